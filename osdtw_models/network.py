@@ -1,0 +1,368 @@
+"""The network: one shared encoder, one decoder per task, fused class logits.
+
+``shared_depth`` = d cuts the backbone's L blocks: blocks 1..d are the encoder, shared by all tasks; each
+decoder owns a copy of blocks d+1..L and a linear classifier over its classes and "none" (last). Blocks keep
+their number in their name, ``encoder.block3`` or ``decoders.0.block8``, so that a checkpoint can be read at
+another depth by renaming keys. The model speaks timm's protocol: one tensor of fused logits (B, C) comes out.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.layers import SelectAdaptivePool2d
+from timm.models import checkpoint_seq
+from torch import Tensor, nn
+
+from osdtw_models.backbone import CifarResNet
+from osdtw_models.fusion import FUSION_RULES, fuse
+from osdtw_models.partition import ClassPartition
+
+
+class OsdtwNet(nn.Module):
+    """Shared encoder, one decoder per task, fused logits in the original class order.
+
+    Args:
+        backbone: The list of blocks to cut.
+        num_classes: Number of classes C; 0 leaves the classifiers out and returns pooled features.
+        in_chans: Channels of the input images.
+        global_pool: Pooling before the classifiers ("avg" or "max"); "" with ``num_classes=0`` returns maps.
+        drop_rate: Dropout before the classifiers.
+        shared_depth: Number of leading blocks that all tasks share, 0 to L; -1 counts as L.
+        class_counts: Training images per class (length C); the most frequent half becomes the head task.
+        task_classes: Explicit tasks, one list of classes each; overrides ``class_counts``. One list with
+            every class gives the plain backbone.
+        fusion: "raw", "valid" or "pool" (theory.md Prop 2).
+        logit_offsets: Per task the log-offsets it was trained with, "none" last (Prop 8 (ii)); none by default.
+        device: Device of the parameters.
+        dtype: Type of the parameters.
+
+    Raises:
+        ValueError: If an argument is out of range or does not fit ``num_classes``.
+    """
+
+    def __init__(
+        self,
+        backbone: CifarResNet,
+        num_classes: int = 100,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        shared_depth: int = -1,
+        class_counts: Sequence[int] | None = None,
+        task_classes: Sequence[Sequence[int]] | None = None,
+        fusion: str = "raw",
+        logit_offsets: Sequence[Sequence[float]] | None = None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        depth = backbone.num_blocks if shared_depth == -1 else shared_depth
+        if not 0 <= depth <= backbone.num_blocks:
+            raise ValueError(
+                f"shared_depth is {shared_depth}, but this backbone has {backbone.num_blocks} blocks; "
+                f"choose 0 (nothing shared) to {backbone.num_blocks} (only the classifiers differ)."
+            )
+        if fusion not in FUSION_RULES:
+            raise ValueError(f"Unknown fusion rule {fusion!r}; choose one of {', '.join(FUSION_RULES)}.")
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.in_chans = in_chans
+        self.drop_rate = drop_rate
+        self.shared_depth = depth
+        self.fusion = fusion
+        self.grad_checkpointing = False
+        self.head_hidden_size = backbone.num_features
+        # A network without classifiers still has its tasks: they decide how many decoders there are.
+        listed = sum(len(task) for task in task_classes) if task_classes is not None else len(class_counts or (0, 1))
+        self.partition = ClassPartition.resolve(num_classes or listed, task_classes, class_counts)
+        if fusion == "pool" and self.partition.num_tasks > 2:
+            raise ValueError(f"fusion 'pool' is defined for 2 tasks, not {self.partition.num_tasks}; use 'raw'.")
+        self.num_features = backbone.num_features * self.partition.num_tasks
+        self.feature_info = backbone.feature_info()
+
+        place = {"device": device, "dtype": dtype}
+        numbers = range(1, backbone.num_blocks + 1)
+        self.encoder = nn.Sequential(
+            OrderedDict((f"block{i}", backbone.block(i, in_chans, **place)) for i in numbers if i <= depth)
+        )
+        self.decoders = nn.ModuleList(
+            Decoder(
+                {f"block{i}": backbone.block(i, in_chans, **place) for i in numbers if i > depth},
+                nn.Linear(backbone.num_features, outputs, **place) if num_classes else nn.Identity(),
+            )
+            for outputs in self.partition.output_sizes
+        )
+        self.global_pool = _pool(global_pool, num_classes)
+        self.register_buffer("class_position", self.partition.class_position.to(device))
+        self._register_offsets(logit_offsets, device)
+        first = "encoder.block1.conv1" if depth else tuple(f"decoders.{k}.block1.conv1" for k in self.tasks)
+        self._traits: dict[str, Any] = {"first_conv": first}
+        self._model_args = self.model_args()
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Kaiming-normal convolutions and classifiers, as in the protocol's ResNet-32."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    @property
+    def tasks(self) -> range:
+        """Task indices 0 .. K-1."""
+        return range(self.partition.num_tasks)
+
+    @property
+    def logit_offsets(self) -> list[Tensor] | None:
+        """Log-offsets of each task (Prop 8 (ii)), or None where the logits are balanced already."""
+        if not self.has_offsets:
+            return None
+        return [self.get_buffer(f"offsets{k}") for k in self.tasks]
+
+    def model_args(self) -> dict[str, Any]:
+        """The arguments that rebuild this network, JSON-ready; they travel in ``config.json``."""
+        args: dict[str, Any] = {
+            "shared_depth": self.shared_depth,
+            "task_classes": self.partition.to_lists(),
+            "fusion": self.fusion,
+        }
+        if self.logit_offsets is not None:
+            args["logit_offsets"] = [offsets.tolist() for offsets in self.logit_offsets]
+        return args
+
+    # -- forward ---------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Fused class logits.
+
+        Args:
+            x: Normalised images, shape (B, in_chans, H, W).
+
+        Returns:
+            Logits in the original class order, shape (B, C); their softmax is the fused posterior.
+        """
+        return self.forward_head(self.forward_features(x))
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Last feature maps of all decoders, one after another: shape (B, K * features, H', W')."""
+        shared = self.forward_encoder(x)
+        return torch.cat([self._decode(decoder, shared) for decoder in self.decoders], dim=1)
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Pool, classify and fuse feature maps of `forward_features`; ``pre_logits`` stops after pooling."""
+        x = self.global_pool(x)
+        if pre_logits or not self.num_classes:
+            return x
+        return self.fuse(self._classify(x))
+
+    def forward_tasks(self, x: Tensor) -> list[Tensor]:
+        """Logits of every task.
+
+        Args:
+            x: Normalised images, shape (B, in_chans, H, W).
+
+        Returns:
+            K tensors of shape (B, n_k + 1), "none" last; for one task a single tensor of shape (B, C).
+        """
+        return self._classify(self.global_pool(self.forward_features(x)))
+
+    def forward_task(self, x: Tensor, task: int) -> Tensor:
+        """Logits of one task, shape (B, n_k + 1), without running the other decoders."""
+        return self.forward_decoder(self.forward_encoder(x), task)
+
+    def forward_encoder(self, x: Tensor) -> Tensor:
+        """Shared feature maps after block d."""
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            return checkpoint_seq(self.encoder, x)
+        return self.encoder(x)
+
+    def forward_decoder(self, shared: Tensor, task: int) -> Tensor:
+        """Logits of one task from the shared feature maps, shape (B, n_k + 1)."""
+        decoder = self.decoders[task]
+        pooled = self.global_pool(self._decode(decoder, shared))
+        return decoder.classifier(F.dropout(pooled, self.drop_rate, self.training))
+
+    def fuse(self, task_logits: list[Tensor]) -> Tensor:
+        """Fuse task logits into class logits of the original class order, shape (B, C)."""
+        return fuse(task_logits, self.fusion, self.logit_offsets).index_select(1, self.class_position)
+
+    def _decode(self, decoder: nn.Module, shared: Tensor) -> Tensor:
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            return checkpoint_seq(decoder.block_list(), shared)
+        return decoder.forward_features(shared)
+
+    def _classify(self, pooled: Tensor) -> list[Tensor]:
+        pooled = F.dropout(pooled, self.drop_rate, self.training)
+        parts = pooled.chunk(len(self.decoders), dim=1)
+        return [decoder.classifier(part) for decoder, part in zip(self.decoders, parts, strict=True)]
+
+    # -- timm's protocol -------------------------------------------------------------------------------------
+
+    def get_classifier(self) -> tuple[nn.Module, ...]:
+        """The classifiers, one per task."""
+        return tuple(decoder.classifier for decoder in self.decoders)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Give the network new classes: the first half becomes the head, as without counts.
+
+        Args:
+            num_classes: New number of classes; 0 leaves the classifiers out.
+            global_pool: New pooling; None keeps the present one.
+
+        Raises:
+            ValueError: If there are fewer classes than decoders.
+        """
+        weight = next(self.parameters())
+        counts = [1] * num_classes
+        if num_classes:
+            self.partition = ClassPartition.from_counts(counts, num_tasks=len(self.decoders))
+            self.register_buffer("class_position", self.partition.class_position.to(weight.device))
+            self._register_offsets(None, weight.device)
+        self.num_classes = num_classes
+        for decoder, outputs in zip(self.decoders, self.partition.output_sizes, strict=True):
+            if num_classes:
+                decoder.classifier = nn.Linear(
+                    self.backbone.num_features, outputs, device=weight.device, dtype=weight.dtype
+                ).train(self.training)
+            else:
+                decoder.classifier = nn.Identity()
+        self.global_pool = _pool(self.global_pool.pool_type if global_pool is None else global_pool, num_classes)
+        self._model_args = self.model_args()
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Trade time for memory: recompute blocks in the backward pass."""
+        self.grad_checkpointing = enable
+
+    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
+        """Layer of each parameter for layer decay: blocks of one depth share a layer in every decoder."""
+        last = self.backbone.num_blocks
+
+        def layer(name: str) -> int:
+            found = re.search(r"block(\d+)\.", name)
+            if found is None:
+                return last + 1
+            return min(int(found.group(1)), self.shared_depth + 1) if coarse else int(found.group(1))
+
+        return layer
+
+    def _register_offsets(
+        self, logit_offsets: Sequence[Sequence[float]] | None, device: torch.device | None
+    ) -> None:
+        self.has_offsets = logit_offsets is not None
+        for k in self.tasks:
+            values = None
+            if logit_offsets is not None:
+                if [len(task) for task in logit_offsets] != list(self.partition.output_sizes):
+                    raise ValueError(
+                        f"logit_offsets has lengths {[len(task) for task in logit_offsets]} but the tasks have "
+                        f"{list(self.partition.output_sizes)} outputs; give one offset per output, 'none' last."
+                    )
+                values = torch.tensor(logit_offsets[k], device=device)
+            # Not persistent: offsets are arguments of the model and travel in config.json.
+            self.register_buffer(f"offsets{k}", values, persistent=False)
+
+
+class Decoder(nn.Module):
+    """A task's own blocks and its classifier.
+
+    Args:
+        blocks: Blocks d+1 .. L by name; empty when everything is shared.
+        classifier: From pooled features to the task's classes and "none".
+    """
+
+    def __init__(self, blocks: dict[str, nn.Module], classifier: nn.Module) -> None:
+        super().__init__()
+        self.block_names = list(blocks)
+        for name, block in blocks.items():
+            self.add_module(name, block)
+        self.classifier = classifier
+
+    def block_list(self) -> list[nn.Module]:
+        """The blocks in order."""
+        return [self.get_submodule(name) for name in self.block_names]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Feature maps after the last block."""
+        for block in self.block_list():
+            x = block(x)
+        return x
+
+
+def convert_checkpoint(state_dict: dict[str, Tensor], model: OsdtwNet) -> dict[str, Tensor]:
+    """Fit a saved network to the model's shared depth, and refuse one of other tasks.
+
+    A shallower model gets the shared blocks copied into each decoder: the same function. A deeper one would
+    have to merge decoders that differ, which no renaming can do.
+
+    Args:
+        state_dict: Saved tensors.
+        model: The network that will load them.
+
+    Returns:
+        Tensors under the model's names; unchanged where the depths agree.
+
+    Raises:
+        ValueError: If the checkpoint shares fewer blocks than the model, or has other tasks.
+    """
+    saved_tasks = {int(key.split(".")[1]) for key in state_dict if key.startswith("decoders.")}
+    tasks = len(model.decoders)
+    if len(saved_tasks) != tasks:
+        raise ValueError(
+            f"The checkpoint has {len(saved_tasks)} tasks but the model has {tasks}; create the model with the "
+            "checkpoint's task_classes (see its config.json)."
+        )
+    state_dict = dict(state_dict)
+    position = state_dict.get("class_position")
+    if position is not None and len(position) != model.num_classes:
+        state_dict["class_position"] = model.class_position  # new classes: the classifiers start anew
+    elif position is not None and not _same_tasks(state_dict, model):
+        raise ValueError(
+            "The checkpoint was trained on another partition of the classes into tasks; create the model with the "
+            "checkpoint's task_classes (see its config.json)."
+        )
+    shared = max((_block_number(key) for key in state_dict if key.startswith("encoder.")), default=0)
+    if shared < model.shared_depth and tasks > 1:
+        raise ValueError(
+            f"The checkpoint shares {shared} blocks but the model {model.shared_depth}; decoders that differ cannot "
+            f"be merged, so choose shared_depth of at most {shared}."
+        )
+    converted = {}
+    for key, value in state_dict.items():
+        number = _block_number(key)
+        tail = key.split(".", 1 if key.startswith("encoder.") else 2)[-1]
+        if key.startswith("encoder.") and number > model.shared_depth:
+            converted.update({f"decoders.{k}.{tail}": value.clone() for k in range(tasks)})
+        elif key.startswith("decoders.") and 0 < number <= model.shared_depth:
+            converted[f"encoder.{tail}"] = value  # one task only: its decoder's blocks are the encoder's
+        else:
+            converted[key] = value
+    return converted
+
+
+def _block_number(key: str) -> int:
+    found = re.search(r"\bblock(\d+)\.", key)
+    return int(found.group(1)) if found else 0
+
+
+def _same_tasks(state_dict: dict[str, Tensor], model: OsdtwNet) -> bool:
+    if model.class_position.is_meta:
+        return True
+    outputs = tuple(state_dict[f"decoders.{k}.classifier.bias"].shape[0] for k in model.tasks)
+    return outputs == model.partition.output_sizes and torch.equal(
+        state_dict["class_position"].cpu(), model.class_position.cpu()
+    )
+
+
+def _pool(global_pool: str, num_classes: int) -> SelectAdaptivePool2d:
+    if global_pool not in ("avg", "max", "") or (not global_pool and num_classes):
+        raise ValueError(
+            f"global_pool is {global_pool!r}; choose 'avg' or 'max' ('' only without classifiers, num_classes=0)."
+        )
+    return SelectAdaptivePool2d(pool_type=global_pool, flatten=True) if global_pool else SelectAdaptivePool2d(pool_type="")

@@ -1,0 +1,207 @@
+"""Which classes belong to which task, and what a task calls them.
+
+A partition is an ordered list of tasks, each a list of class indices; together they cover every class once.
+Task ``k`` with ``n`` classes labels its own classes ``0 .. n-1`` in the order listed and every other class
+``n``: the "none" label (theory.md section 1). A partition of one task has no "none": it is ordinary
+classification.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ClassPartition:
+    """Disjoint tasks that cover the classes ``0 .. C-1``.
+
+    Args:
+        tasks: One tuple of class indices per task.
+
+    Raises:
+        ValueError: If a task is empty, or a class is missing, repeated or out of range.
+    """
+
+    tasks: tuple[tuple[int, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not self.tasks:
+            raise ValueError("A partition needs at least one task; give one list of classes per task.")
+        for k, task in enumerate(self.tasks):
+            if not task:
+                raise ValueError(f"Task {k} has no class; give every task at least one class.")
+        listed = sorted(c for task in self.tasks for c in task)
+        if listed != list(range(len(listed))):
+            wrong = _first_wrong(listed)
+            raise ValueError(
+                f"The tasks must list each of the classes 0 to {len(listed) - 1} exactly once, but class {wrong}."
+            )
+
+    @classmethod
+    def from_counts(
+        cls, counts: Sequence[int], num_tasks: int = 2, threshold: int | None = None
+    ) -> ClassPartition:
+        """Split classes by how many training images they have, most frequent task first.
+
+        Args:
+            counts: Training images per class, in class order (length C, all at least 1).
+            num_tasks: Number of tasks of (nearly) equal class count; the first ones get the remainder. Equal
+                counts are ordered by class index.
+            threshold: If given, two tasks instead: head = classes with more than ``threshold`` images.
+
+        Returns:
+            The partition; inside a task classes keep their original order.
+
+        Raises:
+            ValueError: If a count is below 1, there are fewer classes than tasks, or the threshold leaves a
+                task empty.
+        """
+        empty = [c for c, n in enumerate(counts) if n < 1]
+        if empty:
+            raise ValueError(f"Class {empty[0]} has {counts[empty[0]]} training images; every class needs at least 1.")
+        if threshold is not None:
+            head = tuple(c for c, n in enumerate(counts) if n > threshold)
+            tail = tuple(c for c, n in enumerate(counts) if n <= threshold)
+            if not head or not tail:
+                raise ValueError(
+                    f"Threshold {threshold} leaves the {'head' if not head else 'tail'} task empty; choose one "
+                    f"between {min(counts)} and {max(counts) - 1}."
+                )
+            return cls((head, tail))
+        if num_tasks < 1 or len(counts) < num_tasks:
+            raise ValueError(
+                f"{len(counts)} classes cannot be split into {num_tasks} tasks; use 1 to {len(counts)} tasks."
+            )
+        by_frequency = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
+        size, extra = divmod(len(counts), num_tasks)
+        tasks, start = [], 0
+        for k in range(num_tasks):
+            stop = start + size + (k < extra)
+            tasks.append(tuple(sorted(by_frequency[start:stop])))
+            start = stop
+        return cls(tuple(tasks))
+
+    @classmethod
+    def resolve(
+        cls,
+        num_classes: int,
+        task_classes: Sequence[Sequence[int]] | None = None,
+        class_counts: Sequence[int] | None = None,
+    ) -> ClassPartition:
+        """Partition of a model from its arguments: explicit tasks, else counts, else the first half as head.
+
+        Args:
+            num_classes: Number of classes C.
+            task_classes: One list of class indices per task.
+            class_counts: Training images per class (length C).
+
+        Returns:
+            The partition; one task if C is 1.
+
+        Raises:
+            ValueError: If an argument does not fit ``num_classes``.
+        """
+        if class_counts is not None and len(class_counts) != num_classes:
+            raise ValueError(
+                f"class_counts has {len(class_counts)} entries but the model has {num_classes} classes; "
+                "give one count per class."
+            )
+        if task_classes is not None:
+            partition = cls(tuple(tuple(int(c) for c in task) for task in task_classes))
+            if partition.num_classes != num_classes:
+                raise ValueError(
+                    f"task_classes lists {partition.num_classes} classes but the model has {num_classes}; "
+                    "list every class exactly once."
+                )
+            return partition
+        counts = [1] * num_classes if class_counts is None else class_counts
+        return cls.from_counts(counts, num_tasks=min(2, num_classes))
+
+    @classmethod
+    def single(cls, num_classes: int) -> ClassPartition:
+        """One task with every class: ordinary classification without a "none" class."""
+        return cls((tuple(range(num_classes)),))
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks K."""
+        return len(self.tasks)
+
+    @cached_property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return sum(len(task) for task in self.tasks)
+
+    @property
+    def has_none(self) -> bool:
+        """Whether each task carries a "none" class (K > 1)."""
+        return self.num_tasks > 1
+
+    @property
+    def task_sizes(self) -> tuple[int, ...]:
+        """Number of own classes of each task, "none" not counted."""
+        return tuple(len(task) for task in self.tasks)
+
+    @property
+    def output_sizes(self) -> tuple[int, ...]:
+        """Number of outputs of each task's classifier, "none" included."""
+        return tuple(n + self.has_none for n in self.task_sizes)
+
+    @cached_property
+    def class_order(self) -> Tensor:
+        """Classes in task order, the tasks one after another: shape (C,), int64."""
+        return torch.tensor([c for task in self.tasks for c in task], dtype=torch.int64)
+
+    @cached_property
+    def class_position(self) -> Tensor:
+        """Where each class stands in `class_order` (its inverse permutation): shape (C,), int64."""
+        return torch.argsort(self.class_order)
+
+    @cached_property
+    def task_of_class(self) -> Tensor:
+        """Task index of each class: shape (C,), int64."""
+        task = torch.empty(self.num_classes, dtype=torch.int64)
+        for k, classes in enumerate(self.tasks):
+            task[list(classes)] = k
+        return task
+
+    @cached_property
+    def label_maps(self) -> Tensor:
+        """Task labels of every class: shape (K, C), int64; row k holds the "none" label outside task k."""
+        maps = torch.empty(self.num_tasks, self.num_classes, dtype=torch.int64)
+        for k, classes in enumerate(self.tasks):
+            maps[k] = len(classes)
+            maps[k, list(classes)] = torch.arange(len(classes))
+        return maps
+
+    def task_labels(self, labels: Tensor) -> Tensor:
+        """Task labels of class labels.
+
+        Args:
+            labels: Class labels, shape (B,), int64.
+
+        Returns:
+            Task labels, shape (K, B): exactly one row per image is not "none".
+        """
+        return self.label_maps.to(labels.device)[:, labels]
+
+    def to_lists(self) -> list[list[int]]:
+        """The partition as JSON-ready lists (the model argument ``task_classes``)."""
+        return [list(task) for task in self.tasks]
+
+
+def _first_wrong(listed: list[int]) -> str:
+    """Name the first class of a sorted listing that is negative, repeated or missing."""
+    if listed[0] < 0:
+        return f"{listed[0]} is listed"
+    for expected, found in enumerate(listed):
+        if found < expected:
+            return f"{found} is listed twice"
+        if found > expected:
+            return f"{expected} is missing"
+    raise AssertionError("unreachable: the listing is right")

@@ -1,0 +1,108 @@
+"""The names that timm knows: one entry point per architecture, one tag per released checkpoint.
+
+timm has no plug-in discovery: ``import osdtw_models`` runs this file, and from then on
+``timm.create_model("osdtw_resnet32", pretrained=True)`` works. Released checkpoints are folders in
+``weights/`` named ``architecture.tag``, each with ``model.safetensors`` and timm's ``config.json``; their plan
+(shared depth, tasks, fusion) is the default of a pretrained model.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+
+from osdtw_models.backbone import CifarResNet
+from osdtw_models.network import OsdtwNet, convert_checkpoint
+
+WEIGHTS = Path(__file__).parent / "weights"
+CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
+CIFAR_STD = (0.2023, 0.1994, 0.2010)
+
+
+def _cfg(release: str = "") -> dict[str, Any]:
+    """timm's pretrained config of a 32x32 network; ``release`` names a folder of `WEIGHTS`."""
+    cfg: dict[str, Any] = {
+        "num_classes": 100,
+        "input_size": (3, 32, 32),
+        "pool_size": (8, 8),
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "mean": CIFAR_MEAN,
+        "std": CIFAR_STD,
+        "first_conv": "encoder.block1.conv1",
+        "classifier": ("decoders.0.classifier", "decoders.1.classifier"),
+        "license": "apache-2.0",
+        "paper_ids": "arXiv:2605.24969",
+    }
+    if release:
+        cfg["file"] = str(WEIGHTS / release / "model.safetensors")
+    return cfg
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        "osdtw_resnet14": _cfg(),
+        "osdtw_resnet20": _cfg(),
+        "osdtw_resnet32.cifar100_lt_if100": _cfg("osdtw_resnet32.cifar100_lt_if100"),
+    }
+)
+
+
+def _create(name: str, backbone: CifarResNet, pretrained: bool, **kwargs: Any) -> OsdtwNet:
+    cfg = kwargs.get("pretrained_cfg")
+    saved = kwargs.get("pretrained_model_args")
+    if pretrained and saved is None and not isinstance(cfg, dict):
+        saved = released_args(name, str(cfg) if cfg else None)
+    if saved:
+        new_classes = kwargs.get("num_classes") not in (None, 0, sum(len(task) for task in saved["task_classes"]))
+        for key, value in saved.items():
+            if not (new_classes and key in ("task_classes", "class_counts", "logit_offsets")):
+                # The partition of a user comes before the checkpoint's; whether they agree is checked at loading.
+                if key != "task_classes" or "class_counts" not in kwargs:
+                    kwargs.setdefault(key, value)
+            elif kwargs.get(key) == value:
+                kwargs.pop(key)  # put there by timm from config.json; the new classes derive theirs anew
+    # Deeper than the first two stages the tasks part: where the field's multi-branch networks part, too.
+    kwargs.setdefault("shared_depth", 1 + 2 * backbone.blocks_per_stage)
+    model: OsdtwNet = build_model_with_cfg(
+        OsdtwNet,
+        name,
+        pretrained,
+        backbone=backbone,
+        pretrained_filter_fn=convert_checkpoint,
+        feature_cfg={"out_indices": (0, 1, 2)},
+        **kwargs,
+    )
+    return model
+
+
+def released_args(name: str, tag: str | None = None) -> dict[str, Any] | None:
+    """Model arguments of a released checkpoint (its plan), or None if there is none under that name."""
+    if tag is None:
+        tag = default_cfgs[name].tags[0] if default_cfgs[name].tags else ""
+    config = WEIGHTS / f"{name}.{tag}" / "config.json"
+    if not config.is_file():
+        return None
+    args: dict[str, Any] = json.loads(config.read_text())["model_args"]
+    return args
+
+
+@register_model
+def osdtw_resnet14(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
+    """CIFAR ResNet-14 (7 blocks) as an OSDTW network; the tasks part after 5 blocks by default."""
+    return _create("osdtw_resnet14", CifarResNet(14), pretrained, **kwargs)
+
+
+@register_model
+def osdtw_resnet20(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
+    """CIFAR ResNet-20 (10 blocks) as an OSDTW network; the tasks part after 7 blocks by default."""
+    return _create("osdtw_resnet20", CifarResNet(20), pretrained, **kwargs)
+
+
+@register_model
+def osdtw_resnet32(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
+    """CIFAR ResNet-32 (16 blocks) as an OSDTW network; the tasks part after 11 blocks by default."""
+    return _create("osdtw_resnet32", CifarResNet(32), pretrained, **kwargs)
