@@ -81,6 +81,7 @@ class OsdtwNet(nn.Module):
         # A network without classifiers still has its tasks: they decide how many decoders there are.
         listed = sum(len(task) for task in task_classes) if task_classes is not None else len(class_counts or (0, 1))
         self.partition = ClassPartition.resolve(num_classes or listed, task_classes, class_counts)
+        self.class_counts = None if class_counts is None else [int(count) for count in class_counts]
         if fusion == "pool" and self.partition.num_tasks > 2:
             raise ValueError(f"fusion 'pool' is defined for 2 tasks, not {self.partition.num_tasks}; use 'raw'.")
         self.num_features = backbone.num_features * self.partition.num_tasks
@@ -133,6 +134,8 @@ class OsdtwNet(nn.Module):
             "task_classes": self.partition.to_lists(),
             "fusion": self.fusion,
         }
+        if self.class_counts is not None:
+            args["class_counts"] = self.class_counts
         if self.logit_offsets is not None:
             args["logit_offsets"] = [offsets.tolist() for offsets in self.logit_offsets]
         return args
@@ -226,6 +229,7 @@ class OsdtwNet(nn.Module):
             self.register_buffer("class_position", self.partition.class_position.to(weight.device))
             self._register_offsets(None, weight.device)
         self.num_classes = num_classes
+        self.class_counts = None
         for decoder, outputs in zip(self.decoders, self.partition.output_sizes, strict=True):
             if num_classes:
                 decoder.classifier = nn.Linear(

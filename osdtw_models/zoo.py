@@ -57,14 +57,7 @@ def _create(name: str, backbone: CifarResNet, pretrained: bool, **kwargs: Any) -
     if pretrained and saved is None and not isinstance(cfg, dict):
         saved = released_args(name, str(cfg) if cfg else None)
     if saved:
-        new_classes = kwargs.get("num_classes") not in (None, 0, sum(len(task) for task in saved["task_classes"]))
-        for key, value in saved.items():
-            if not (new_classes and key in ("task_classes", "class_counts", "logit_offsets")):
-                # The partition of a user comes before the checkpoint's; whether they agree is checked at loading.
-                if key != "task_classes" or "class_counts" not in kwargs:
-                    kwargs.setdefault(key, value)
-            elif kwargs.get(key) == value:
-                kwargs.pop(key)  # put there by timm from config.json; the new classes derive theirs anew
+        _adopt(saved, kwargs)
     # Deeper than the first two stages the tasks part: where the field's multi-branch networks part, too.
     kwargs.setdefault("shared_depth", 1 + 2 * backbone.blocks_per_stage)
     model: OsdtwNet = build_model_with_cfg(
@@ -77,6 +70,23 @@ def _create(name: str, backbone: CifarResNet, pretrained: bool, **kwargs: Any) -
         **kwargs,
     )
     return model
+
+
+def _adopt(saved: dict[str, Any], kwargs: dict[str, Any]) -> None:
+    """Make a checkpoint's arguments the defaults of ``kwargs``, its tasks only where they still apply.
+
+    timm has put a local or Hub checkpoint's arguments into ``kwargs`` already, as if the user had; they are told
+    apart by being equal.
+    """
+    tasks = ("task_classes", "class_counts", "logit_offsets")
+    classes = sum(len(task) for task in saved["task_classes"])
+    new_classes = kwargs.get("num_classes") not in (None, 0, classes)
+    new_tasks = any(key in kwargs and kwargs[key] != saved.get(key) for key in tasks[:2])
+    for key, value in saved.items():
+        if not (key in tasks and (new_classes or new_tasks)):
+            kwargs.setdefault(key, value)
+        elif kwargs.get(key) == value:
+            kwargs.pop(key)
 
 
 def released_args(name: str, tag: str | None = None) -> dict[str, Any] | None:

@@ -1,0 +1,42 @@
+# What a developer calls. CI calls `make test`, too (.ci/run).
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-all check demo wheel clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) ## Create .venv with everything, in the tested versions
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[training,export,dev]'
+	touch $@
+
+# Tests are small and many: one thread each is fastest, and none may need the network.
+test test-all: export OMP_NUM_THREADS = 1
+test test-all: export HF_HUB_OFFLINE = 1
+
+test: check ## Check style and types, run the fast tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: check ## Check style and types, run every test
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: setup ## Train, search, evaluate and export a small network
+	$(BIN)/python -m osdtw_training.demo
+
+wheel: setup ## Build the wheel and the source archive into dist/
+	$(BIN)/python -m build --no-isolation
+
+clean: ## Remove what tools left behind; .venv and runs/ stay
+	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +

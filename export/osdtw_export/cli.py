@@ -1,0 +1,153 @@
+"""The doors of the export package.
+
+Torch and ONNX are imported when a door has something to do: ``--help`` answers at once, and a missing extra is
+one sentence instead of a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from osdtw_export.graph import OnnxFile
+    from osdtw_export.metadata import Metadata
+
+DEFAULT_SOURCE = "osdtw_resnet32"
+EXTRA = ("onnx", "onnxscript", "onnxruntime")
+
+EXAMPLES = """\
+examples:
+  osdtw-export --onnx                              the packaged osdtw_resnet32, to osdtw_resnet32.onnx
+  osdtw-export --onnx runs/my_run -o birds.onnx    your own training
+  osdtw-export --onnx hf-hub:org/name              a checkpoint from the Hugging Face Hub
+
+The file takes float32 images 'pixel_values' (batch, channels, height, width), any batch size, and returns
+'logits' (batch, classes) in the original class order, then 'logits_task0', 'logits_task1', ... with "none" last.
+Label names, mean, std and tasks are in its metadata. It is written only if ONNX Runtime and PyTorch agree on it:
+
+  from osdtw_export.runtime import OnnxClassifier
+  OnnxClassifier("birds.onnx").logits(images)
+"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """``osdtw-export``: write a trained network as an ONNX file.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+
+    Returns:
+        Exit code: 0, or 2 after an error that one sentence on stderr explains.
+
+    Raises:
+        ValueError: Only with ``--debug``: the error itself instead of its sentence.
+        OSError: Likewise.
+    """
+    debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    try:
+        _export(_parser().parse_args(argv))
+    except (ValueError, OSError) as error:
+        if debug:
+            raise
+        print(f"osdtw-export: {_sentence(error)}", file=sys.stderr)
+        return 2
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are errors like all others."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see osdtw-export --help.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="osdtw-export",
+        description="Write a trained OSDTW network as one ONNX file that carries its labels and preprocessing.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--onnx", action="store_true", help="the format to write (the only one so far)")
+    parser.add_argument(
+        "source",
+        nargs="?",
+        metavar="SOURCE",
+        help="a model name, a run or checkpoint folder with config.json and model.safetensors, or hf-hub:org/name "
+        f"(default: {DEFAULT_SOURCE})",
+    )
+    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="the file to write (default: <name>.onnx)")
+    parser.add_argument("--debug", action="store_true", help="show the exporter's messages and whole tracebacks")
+    return parser
+
+
+def _export(options: argparse.Namespace) -> None:
+    """Load, export, tell."""
+    if not options.onnx:
+        raise ValueError("No format to write; pass --onnx.")
+    missing = [name for name in EXTRA if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"{missing[0]} is not installed; run pip install 'osdtw-models[export]'.")
+    from osdtw_export.graph import describe, export_onnx
+    from osdtw_models.load import load_model
+
+    source = options.source
+    if source is None:
+        source = DEFAULT_SOURCE
+        print(f"No SOURCE given: exporting the packaged {source} with its pretrained weights.")
+    name = _name(source)
+    output = options.output or Path(f"{name}.onnx")
+    model = load_model(source)
+    # A folder's path tells about the user's machine: only its name goes into the file.
+    origin = source if _on_hub(source) else name
+    print(f"Source   {source}")
+    _tell_network(describe(model, origin), model.backbone.num_blocks)
+    _tell_file(export_onnx(model, output, source=origin, debug=options.debug))
+
+
+def _name(source: str) -> str:
+    """Short name of a source: the last part of its path, without a Hub revision."""
+    if _on_hub(source):
+        return source.partition("@")[0].rpartition("/")[2]
+    return Path(source).expanduser().resolve().name
+
+
+def _on_hub(source: str) -> bool:
+    return source.startswith(("hf-hub:", "hf_hub:"))
+
+
+def _tell_network(metadata: Metadata, num_blocks: int) -> None:
+    sizes = [len(task) for task in metadata.task_classes]
+    tasks = "1 task" if len(sizes) == 1 else f"{len(sizes)} tasks ({' + '.join(map(str, sizes))})"
+    print(f"Network  {metadata.architecture}, fusion {metadata.fusion}")
+    print(f"Depth    {metadata.shared_depth} of {num_blocks} blocks shared")
+    print(f"Classes  {metadata.num_classes} in {tasks}", flush=True)
+
+
+def _tell_file(file: OnnxFile) -> None:
+    size = ", ".join(map(str, file.metadata.input_size))
+    outputs = ", ".join(f"{name} (batch, {width})" for name, width in file.metadata.output_sizes.items())
+    print(f"Input    pixel_values (batch, {size})")
+    print(f"Outputs  {outputs}")
+    print(f"Labels   {'in the file' if file.metadata.label_names else 'none in the checkpoint'}")
+    print(f"Size     {file.num_bytes / 1e6:.2f} MB, opset {file.opset}")
+    print("Parity   largest difference between ONNX Runtime and PyTorch")
+    for batch in sorted({row.batch for row in file.parity.rows}):
+        row = file.parity.worst(batch)
+        print(f"         batch {batch:<3} {row.difference:.1e} in {row.output} (allowed {row.allowed:.1e})")
+    print(f"Wrote    {file.path}")
+
+
+def _sentence(error: ValueError | OSError) -> str:
+    """The error's own sentence; for the operating system's errors one with the file first."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'The file'} cannot be read or written: {error.strerror}."
+    return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""What an ONNX file says about itself: tasks, labels, preprocessing, origin.
+
+ONNX keeps pairs of strings. Each field is one pair: text as it is, everything else as JSON. The pair
+``osdtw_format`` marks the file as ours and names this layout.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+FORMAT_KEY, FORMAT = "osdtw_format", "1"
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything a program needs to use the file.
+
+    Args:
+        architecture: timm name of the network.
+        source: Where its weights come from, in the words of whoever exported it.
+        task_classes: Class indices of each task, in the order of the task's logits.
+        label_names: Name of each class, or None.
+        shared_depth: Number of blocks that all tasks share.
+        fusion: Rule that fused the task logits.
+        input_size: Channels, height, width.
+        mean: Mean per channel, of images scaled to 0 .. 1.
+        std: Standard deviation per channel.
+        crop_pct: Share of the resized image that the centre crop keeps.
+        interpolation: Interpolation of the resize.
+        weights_sha256: Hash of the weights as safetensors: that of timm's ``model.safetensors``.
+        versions: Version of each package that made the file.
+
+    Raises:
+        ValueError: If the fields contradict each other.
+    """
+
+    architecture: str
+    source: str
+    task_classes: list[list[int]]
+    label_names: list[str] | None
+    shared_depth: int
+    fusion: str
+    input_size: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop_pct: float
+    interpolation: str
+    weights_sha256: str
+    versions: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if sorted(c for task in self.task_classes for c in task) != list(range(self.num_classes)):
+            raise ValueError("task_classes must list every class exactly once.")
+        names = self.label_names
+        if names is not None and (len(names) != self.num_classes or not all(isinstance(name, str) for name in names)):
+            raise ValueError(f"label_names must be {self.num_classes} names, one per class, but has {len(names)}.")
+        if len(self.input_size) != 3 or not all(isinstance(n, int) and n > 0 for n in self.input_size):
+            raise ValueError("input_size must be channels, height and width.")
+        for values in (self.mean, self.std):
+            if len(values) != self.input_size[0] or not all(math.isfinite(value) for value in values):
+                raise ValueError(f"mean and std must have one number per channel, {self.input_size[0]} each.")
+        if min(self.std) <= 0:
+            raise ValueError("std must be positive.")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C."""
+        return sum(len(task) for task in self.task_classes)
+
+    @property
+    def output_sizes(self) -> dict[str, int]:
+        """Name and width of every output in order: the fused logits, then each task's, "none" included."""
+        none = len(self.task_classes) > 1
+        tasks = {f"logits_task{k}": len(task) + none for k, task in enumerate(self.task_classes)}
+        return {"logits": self.num_classes, **tasks}
+
+    def to_props(self) -> dict[str, str]:
+        """The fields as ONNX ``metadata_props``."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        text = {name: value if isinstance(value, str) else json.dumps(value) for name, value in values.items()}
+        return {FORMAT_KEY: FORMAT, **text}
+
+    @classmethod
+    def from_props(cls, props: Mapping[str, str]) -> Metadata:
+        """Read the fields back.
+
+        Args:
+            props: ONNX ``metadata_props``.
+
+        Returns:
+            The metadata, equal to what was written.
+
+        Raises:
+            ValueError: If the pairs are not ours, or were changed into something that makes no sense.
+        """
+        if props.get(FORMAT_KEY) != FORMAT:
+            raise ValueError(f"it has no OSDTW metadata (key {FORMAT_KEY!r} with value {FORMAT!r})")
+        try:
+            values: dict[str, Any] = {
+                f.name: props[f.name] if f.type == "str" else json.loads(props[f.name]) for f in fields(cls)
+            }
+            for name in ("input_size", "mean", "std"):
+                values[name] = tuple(values[name])
+            return cls(**values)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
+            raise ValueError(f"its OSDTW metadata is damaged ({type(error).__name__}: {error})") from error

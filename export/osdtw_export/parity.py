@@ -1,0 +1,91 @@
+"""ONNX Runtime against PyTorch, output by output.
+
+One batch proves little: an exporter can fix the batch size or fold a batch norm wrongly and still agree on the
+example it saw. Hence batches of 1, 7 and 64 random images, none of them the example's size.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import torch
+
+from osdtw_export.runtime import OnnxClassifier
+from osdtw_models import OsdtwNet
+
+BATCHES = (1, 7, 64)
+TOLERANCE = 1e-4  # relative to the largest logit; float32 on two engines measures about 1e-6
+
+
+@dataclass(frozen=True)
+class ParityRow:
+    """One output at one batch size.
+
+    Args:
+        batch: Number of images.
+        output: Name of the output.
+        difference: Largest absolute difference between the two.
+        allowed: Largest difference that passes.
+    """
+
+    batch: int
+    output: str
+    difference: float
+    allowed: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the two agree; a difference that is not a number does not."""
+        return self.difference <= self.allowed
+
+
+@dataclass(frozen=True)
+class ParityReport:
+    """All comparisons of one file.
+
+    Args:
+        rows: One row per batch and output.
+    """
+
+    rows: tuple[ParityRow, ...]
+
+    def worst(self, batch: int | None = None) -> ParityRow:
+        """The row that comes closest to failing, of one batch size or of all."""
+        return max(
+            (row for row in self.rows if batch in (None, row.batch)), key=lambda row: row.difference / row.allowed
+        )
+
+
+def check_parity(model: OsdtwNet, path: str | os.PathLike[str]) -> ParityReport:
+    """Compare an ONNX file with the network it was made of, on the CPU.
+
+    Args:
+        model: The network in eval mode, float32, on the CPU.
+        path: Its ONNX file.
+
+    Returns:
+        The report; every row has passed.
+
+    Raises:
+        ValueError: If an output differs by more than 1e-4 * max(1, max |logit|) or is not finite.
+    """
+    classifier = OnnxClassifier(path)
+    noise = torch.Generator().manual_seed(0)
+    rows = []
+    for batch in BATCHES:
+        images = torch.randn(batch, *classifier.input_size, generator=noise)
+        with torch.inference_mode():
+            expected = [model(images), *model.forward_tasks(images)]
+        found = classifier.outputs(images.numpy())
+        for name, ours, theirs in zip(classifier.output_names, expected, found, strict=True):
+            if not ours.isfinite().all():
+                raise ValueError(f"PyTorch's own {name!r} is not finite; check the weights, the training diverged.")
+            difference = (ours - torch.from_numpy(theirs)).abs().max().item()
+            rows.append(ParityRow(batch, name, difference, TOLERANCE * max(1.0, ours.abs().max().item())))
+            if not rows[-1].passed:
+                raise ValueError(
+                    f"ONNX Runtime and PyTorch differ by {difference:.1e} in {name!r} at batch {batch} (allowed "
+                    f"{rows[-1].allowed:.1e}); try another opset and report this as a bug."
+                )
+    return ParityReport(tuple(rows))

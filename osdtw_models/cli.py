@@ -1,0 +1,70 @@
+"""The door ``osdtw-eval``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+
+from osdtw_models.doors import Parser, run_door
+
+EXAMPLES = """\
+examples:
+  osdtw-eval osdtw_resnet32 --data cifar100                          the released weights, data from the Hub
+  osdtw-eval osdtw_resnet32 --data cifar100 --data-dir ~/cifar100    data from a folder of parquet files
+  osdtw-eval runs/birds --data birds                                 your own run on birds/test or birds/val
+"""
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """``osdtw-eval``: accuracy of a network on a test set, by class frequency, with calibration.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+
+    Returns:
+        Exit code.
+    """
+    return run_door("osdtw-eval", _evaluate, argv)
+
+
+def _evaluate(argv: list[str]) -> None:
+    parser = Parser(
+        "osdtw-eval",
+        "Evaluate a trained network on a test set: overall, head and tail, many / medium / few, calibration.",
+        EXAMPLES,
+    )
+    parser.add_argument("source", metavar="SOURCE", help="a released name, a run folder, or hf-hub:org/name")
+    parser.add_argument("--data", required=True, help="digits, cifar100, or a folder with test/ (or val/) in it")
+    parser.add_argument("--data-dir", metavar="DIR", help="for cifar100: parquet folder or torchvision's folder")
+    parser.add_argument("--split", default="test", choices=("test", "train"), help="which images (default: test)")
+    parser.add_argument("--batch-size", type=int, default=500, metavar="N", help="images per pass (default: 500)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = parser.parse_args(argv)
+    if options.batch_size < 1:
+        raise ValueError(f"--batch-size is {options.batch_size}; it must be at least 1.")
+
+    from osdtw_models.datasets import read_images
+    from osdtw_models.evaluation import evaluate_logits, predict_images
+    from osdtw_models.load import load_model
+
+    model = load_model(options.source)
+    images = read_images(options.data, options.split, model.pretrained_cfg["input_size"][-1], options.data_dir)
+    if len(images.class_names) != model.num_classes:
+        raise ValueError(
+            f"{options.data} has {len(images.class_names)} classes but {options.source} knows {model.num_classes}; "
+            "evaluate on the classes it was trained on."
+        )
+    logits = predict_images(model, images.images, options.batch_size)
+    figures = dict(evaluate_logits(logits, images.labels, model.partition, model.class_counts))
+    if options.json:
+        print(json.dumps({"source": options.source, "data": options.data, "images": len(images), **figures}))
+        return
+    print(f"{options.source} on {len(images)} {options.split} images of {options.data}")
+    for name, value in figures.items():
+        unit = "nats" if name == "nll" else "%"
+        print(f"  {name:<12}{value:8.2f} {unit}")
+
+
+if __name__ == "__main__":
+    sys.exit(evaluate())

@@ -1,0 +1,73 @@
+"""What all commands have in common: errors are one sentence and an exit code, tracebacks only with ``--debug``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose complaints are errors like all others, and whose help keeps its examples' lines."""
+
+    def __init__(self, prog: str, description: str, examples: str = "") -> None:
+        super().__init__(prog, description=description, epilog=examples, formatter_class=_Formatter)
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise ValueError(f"{message}; see {self.prog} --help.")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=30, width=100)
+
+
+def run_door(prog: str, act: Callable[[list[str]], None], argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        prog: Name of the command, for messages.
+        act: Does the work; expected errors are raised as built-in exceptions that say what to do.
+        argv: Arguments; those of the command line by default.
+
+    Returns:
+        Exit code: 0; 2 after an expected error, told in one sentence; 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        act(arguments)
+    except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
+        if "--debug" in arguments:
+            raise
+        print(f"{prog}: {_sentence(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{prog}: stopped; what was saved is kept.", file=sys.stderr)
+        return 130
+    return 0
+
+
+def need(extra: str, *modules: str) -> None:
+    """Make sure that an extra is installed.
+
+    Args:
+        extra: Name of the extra.
+        *modules: Modules that it brings.
+
+    Raises:
+        ModuleNotFoundError: If one is missing; names the install command.
+    """
+    for name in modules:
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"{name} is not installed; run: pip install 'osdtw-models[{extra}]'")
+
+
+def _sentence(error: Exception) -> str:
+    """The error's own sentence; for the operating system's errors one with the file first."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'The file'} cannot be read or written: {error.strerror}."
+    return " ".join(str(error).split()) or type(error).__name__

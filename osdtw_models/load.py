@@ -1,0 +1,142 @@
+"""A name, a folder or a Hub repository -> the network with its weights.
+
+All three are the same thing in the end: a folder with ``config.json`` (timm's form) and ``model.safetensors``.
+Released names have theirs in ``weights/``, Hub repositories in the local cache. No other weight file is ever
+opened: ``.bin`` and ``.pth`` are pickles, which can run code.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from textwrap import shorten
+from typing import Any, cast
+
+import timm
+from huggingface_hub import snapshot_download
+from safetensors import SafetensorError, safe_open
+from timm.models import get_pretrained_cfg
+
+from osdtw_models.network import OsdtwNet
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+FAMILY = "osdtw_"
+
+
+def load_model(source: str | Path) -> OsdtwNet:
+    """Load a trained network.
+
+    Args:
+        source: A released name, with or without tag ("osdtw_resnet32"); a folder with ``config.json`` and
+            ``model.safetensors``; or "hf-hub:org/name", optionally with "@revision". Names come before
+            folders: write "./osdtw_resnet32" for a folder of that name.
+
+    Returns:
+        The network in eval mode, on the CPU; ``pretrained_cfg["label_names"]`` holds its label names, if any.
+
+    Raises:
+        FileNotFoundError: If the source, or one of its two files, does not exist.
+        ValueError: If a name has no released weights, a file is damaged, or the two do not belong together.
+    """
+    folder = _folder_of(source)
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(f"{source} has no {name}; give a folder that holds {CONFIG} and {WEIGHTS}.")
+    _check_config(folder / CONFIG)
+    _check_weights(folder / WEIGHTS)
+    try:
+        model = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    except Exception as error:  # the two files are the user's: whatever they provoke becomes one sentence
+        raise ValueError(
+            f"The {CONFIG} and {WEIGHTS} of {source} do not fit each other: {first_line(error)}"
+        ) from error
+    if not isinstance(model, OsdtwNet):
+        raise ValueError(
+            f"{folder / CONFIG} builds a {type(model).__name__}, not a classifier; save the whole network."
+        )
+    claimed = cast("dict[str, Any]", model.pretrained_cfg)["num_classes"]
+    if claimed != model.num_classes:  # timm takes this as a wish for new classes and leaves them untrained
+        raise ValueError(
+            f"{folder / CONFIG} says {claimed} classes in one place and {model.num_classes} in another; save the "
+            "checkpoint again."
+        )
+    return model.eval()
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, cut to one line; its type if it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # torch announces mismatches with a line that ends in a colon and lists them below.
+    return shorten(" ".join(lines[:2]) if lines[0].endswith(":") else lines[0], 300, placeholder=" ...")
+
+
+def _folder_of(source: str | Path) -> Path:
+    """Where the two files of a source lie."""
+    text = str(source)
+    kind, colon, rest = text.partition(":")
+    if colon and kind in ("hf-hub", "hf_hub"):
+        return _download(rest)
+    folder = Path(rest if colon and kind == "local-dir" else source).expanduser()
+    released = _released_folder(text) if isinstance(source, str) else None
+    if released is not None:
+        if not released.is_dir():
+            raise FileNotFoundError(f"The weights of {text} are not in this installation; install osdtw-models again.")
+        return released
+    if folder.is_dir():
+        return folder
+    if folder.is_file():
+        raise ValueError(f"{source} is a file; give the folder that holds it, with {CONFIG} and {WEIGHTS}.")
+    known = ", ".join(timm.list_pretrained(f"{FAMILY}*"))
+    if timm.is_model(text.split(".")[0]) and text.startswith(FAMILY):
+        raise ValueError(
+            f"There are no released weights {text!r}, only {known}; or give a folder of your own training."
+        )
+    raise FileNotFoundError(
+        f"There is no folder {text!r}, and no model of that name; give a folder with {CONFIG} and {WEIGHTS}, "
+        f"'hf-hub:org/name', or one of {known}."
+    )
+
+
+def _released_folder(name: str) -> Path | None:
+    """Folder of a released checkpoint, or None if the name has none."""
+    if not name.startswith(FAMILY):
+        return None
+    try:
+        cfg = get_pretrained_cfg(name)
+    except RuntimeError:  # timm's word for an unknown tag
+        return None
+    return Path(cfg.file).parent if cfg is not None and cfg.file else None
+
+
+def _download(repository: str) -> Path:
+    """Fetch the two files of a Hub repository, both of one revision, and nothing else."""
+    name, _, revision = repository.partition("@")
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS]))
+    except Exception as error:  # no network, no such repository, no access: the Hub has many ways to say no
+        raise FileNotFoundError(
+            f"hf-hub:{repository} could not be fetched; check the name and the network: {first_line(error)}"
+        ) from error
+
+
+def _check_config(file: Path) -> None:
+    """Refuse a config that is not of this family, before timm builds whatever it names."""
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is not valid JSON ({first_line(error)}); save the checkpoint again.") from error
+    name = config.get("architecture") if isinstance(config, dict) else None
+    if not (isinstance(name, str) and name.startswith(FAMILY) and timm.is_model(name)):
+        known = ", ".join(timm.list_models(f"{FAMILY}*"))
+        raise ValueError(f"{file} has the architecture {name!r}, which is not an OSDTW network: {known}.")
+
+
+def _check_weights(file: Path) -> None:
+    """Refuse a damaged weight file; safetensors' header tells without reading the tensors."""
+    try:
+        with safe_open(file, framework="pt"):
+            pass
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged or cut short ({first_line(error)}); copy or save it again.") from error

@@ -1,0 +1,98 @@
+"""The blocks are those of the protocol's CIFAR ResNets: same sizes, same function as a plain one written here."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from osdtw_models.backbone import CifarResNet
+from osdtw_models.network import OsdtwNet
+
+
+class PlainBlock(nn.Module):
+    def __init__(self, in_planes, planes, stride):
+        super().__init__()
+        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.widens = in_planes != planes
+
+    def forward(self, x):
+        out = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        if self.widens:
+            x = F.avg_pool2d(x, 1, stride=2)  # a window of one pixel: takes every other one
+            quarter = x.new_zeros(x.shape[0], x.shape[1] // 2, *x.shape[2:])
+            x = torch.cat([quarter, x, quarter], dim=1)
+        return (out + x).relu()
+
+
+class PlainResNet32(nn.Module):
+    """ResNet-32 for CIFAR with a single classifier (He et al. 2016, option A)."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 16, 3, 1, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        self.layer1 = nn.Sequential(*(PlainBlock(16, 16, 1) for _ in range(5)))
+        self.layer2 = nn.Sequential(PlainBlock(16, 32, 2), *(PlainBlock(32, 32, 1) for _ in range(4)))
+        self.layer3 = nn.Sequential(PlainBlock(32, 64, 2), *(PlainBlock(64, 64, 1) for _ in range(4)))
+        self.linear = nn.Linear(64, num_classes)
+
+    def forward(self, x):
+        x = self.bn1(self.conv1(x)).relu()
+        return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
+
+
+def our_name(plain_name, shared_depth):
+    """Name of a plain tensor in a network of one task."""
+    layer, rest = plain_name.split(".", 1)
+    if layer == "linear":
+        return f"decoders.0.classifier.{rest}"
+    number = 1
+    if layer.startswith("layer"):
+        place, rest = rest.split(".", 1)
+        number = 2 + 5 * (int(layer[-1]) - 1) + int(place)
+    else:
+        rest = plain_name
+    return f"{'encoder' if number <= shared_depth else 'decoders.0'}.block{number}.{rest}"
+
+
+def single_task(num_classes, shared_depth=-1):
+    tasks = [list(range(num_classes))]
+    return OsdtwNet(CifarResNet(32), num_classes, shared_depth=shared_depth, task_classes=tasks)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("shared_depth", [0, 7, 16])
+def test_one_task_is_a_plain_resnet32(shared_depth, training):
+    plain = PlainResNet32(10).double()
+    for name, values in plain.state_dict().items():
+        if values.is_floating_point():
+            values.uniform_(0.5, 1.5) if name.endswith("var") else values.normal_(0.1, 0.2)
+    net = single_task(10, shared_depth).double()
+    weights = {our_name(name, shared_depth): values for name, values in plain.state_dict().items()}
+    net.load_state_dict({"class_position": torch.arange(10), **weights})
+    images = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(net.train(training)(images), plain.train(training)(images), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(("num_classes", "expected"), [(100, 470_004), (10, 464_154)])
+def test_plain_resnet32_has_the_known_number_of_parameters(num_classes, expected):
+    assert sum(p.numel() for p in single_task(num_classes).parameters()) == expected
+
+
+@pytest.mark.parametrize(("depth", "num_blocks"), [(14, 7), (20, 10), (32, 16)])
+def test_blocks_run_in_order_and_announce_their_shapes(depth, num_blocks):
+    backbone = CifarResNet(depth)
+    assert backbone.num_blocks == num_blocks
+    maps, x = {}, torch.randn(2, 5, 32, 32)
+    for number in range(1, num_blocks + 1):
+        x = maps[f"block{number}"] = backbone.block(number, in_chans=5)(x)
+    assert x.shape[1] == backbone.num_features
+    announced = [(info["module"], info["num_chs"], 32 // info["reduction"]) for info in backbone.feature_info()]
+    last_of_stage = [1 + (stage + 1) * (num_blocks - 1) // 3 for stage in range(3)]
+    assert announced == [
+        (f"block{number}", maps[f"block{number}"].shape[1], maps[f"block{number}"].shape[2]) for number in last_of_stage
+    ]
+    assert [(width, size) for _, width, size in announced] == [(16, 32), (32, 16), (64, 8)]

@@ -1,0 +1,167 @@
+"""The partition of classes into tasks: what holds for all counts, and what every error says."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from osdtw_models.partition import ClassPartition
+
+
+@st.composite
+def counts_and_tasks(draw):
+    # Small counts, so that ties are common.
+    counts = draw(st.lists(st.integers(1, 8), min_size=1, max_size=30))
+    return counts, draw(st.integers(1, len(counts)))
+
+
+@st.composite
+def partitions(draw):
+    """Any partition: classes in any order, cut anywhere."""
+    order = draw(st.integers(1, 20).flatmap(lambda n: st.permutations(range(n))))
+    cuts = draw(st.sets(st.integers(1, len(order)))) - {len(order)}
+    edges = [0, *sorted(cuts), len(order)]
+    return ClassPartition(tuple(tuple(order[a:b]) for a, b in pairwise(edges)))
+
+
+@given(counts_and_tasks())
+def test_counts_are_split_into_even_tasks_that_cover_every_class_once(drawn):
+    counts, num_tasks = drawn
+    tasks = ClassPartition.from_counts(counts, num_tasks).tasks
+    sizes = [len(task) for task in tasks]
+    assert sorted(c for task in tasks for c in task) == list(range(len(counts)))
+    assert len(tasks) == num_tasks
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] - sizes[-1] <= 1
+
+
+@given(counts_and_tasks())
+def test_frequent_classes_come_first_and_ties_go_by_index(drawn):
+    counts, num_tasks = drawn
+    tasks = ClassPartition.from_counts(counts, num_tasks).tasks
+    for earlier, later in pairwise(tasks):
+        for a in earlier:
+            assert all(counts[a] > counts[b] or (counts[a] == counts[b] and a < b) for b in later)
+
+
+@given(counts_and_tasks())
+def test_classes_keep_their_order_inside_a_task(drawn):
+    for task in ClassPartition.from_counts(*drawn).tasks:
+        assert list(task) == sorted(task)
+
+
+def test_three_tasks_of_a_long_tail():
+    counts = [5, 500, 40, 300, 10, 100, 1]
+    assert ClassPartition.from_counts(counts, num_tasks=3).tasks == ((1, 3, 5), (2, 4), (0, 6))
+
+
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=20).filter(lambda counts: len(set(counts)) > 1), st.data())
+def test_threshold_parts_the_classes_by_their_count(counts, data):
+    threshold = data.draw(st.integers(min(counts), max(counts) - 1))
+    head, tail = ClassPartition.from_counts(counts, threshold=threshold).tasks
+    assert list(head) == [c for c, n in enumerate(counts) if n > threshold]
+    assert list(tail) == [c for c, n in enumerate(counts) if n <= threshold]
+
+
+@given(partitions())
+def test_each_label_is_own_in_one_task_and_none_in_the_others(partition):
+    for c in range(partition.num_classes):
+        for k, task in enumerate(partition.tasks):
+            own = c in task
+            assert partition.label_maps[k, c] == (task.index(c) if own else len(task))
+            assert (partition.task_of_class[c] == k) == own
+
+
+@given(partitions())
+def test_sizes_count_none_only_where_there_are_several_tasks(partition):
+    assert partition.num_tasks == len(partition.tasks)
+    assert sum(partition.task_sizes) == partition.num_classes
+    assert partition.has_none == (partition.num_tasks > 1)
+    extra = 1 if partition.num_tasks > 1 else 0
+    assert partition.output_sizes == tuple(len(task) + extra for task in partition.tasks)
+
+
+@given(partitions())
+def test_class_order_and_position_undo_each_other(partition):
+    in_task_order = [c for task in partition.tasks for c in task]
+    assert partition.class_order.tolist() == in_task_order
+    assert [in_task_order[p] for p in partition.class_position] == list(range(partition.num_classes))
+
+
+def test_task_labels_of_a_batch():
+    partition = ClassPartition(((3, 0), (1, 2, 4)))
+    labels = torch.tensor([0, 1, 2, 3, 4, 0])
+    assert partition.task_labels(labels).tolist() == [[1, 2, 2, 0, 2, 1], [3, 0, 1, 3, 2, 3]]
+
+
+def test_one_task_labels_classes_as_they_are():
+    partition = ClassPartition.single(4)
+    assert partition.tasks == ((0, 1, 2, 3),)
+    assert partition.task_labels(torch.arange(4)).tolist() == [[0, 1, 2, 3]]
+
+
+@given(partitions())
+def test_lists_bring_the_partition_back(partition):
+    assert ClassPartition.resolve(partition.num_classes, partition.to_lists()) == partition
+
+
+@pytest.mark.parametrize(
+    ("arguments", "tasks"),
+    [
+        ({"num_classes": 5}, ((0, 1, 2), (3, 4))),
+        ({"num_classes": 1}, ((0,),)),
+        ({"num_classes": 4, "class_counts": [1, 9, 2, 8]}, ((1, 3), (0, 2))),
+        ({"num_classes": 3, "task_classes": [[2], [1, 0]]}, ((2,), (1, 0))),
+        ({"num_classes": 3, "task_classes": [[2], [1, 0]], "class_counts": [9, 5, 1]}, ((2,), (1, 0))),
+    ],
+)
+def test_arguments_of_a_model_resolve_to_tasks(arguments, tasks):
+    assert ClassPartition.resolve(**arguments).tasks == tasks
+
+
+ONCE = "The tasks must list each of the classes 0 to {} exactly once, but class {}."
+REFUSED = {
+    "no task": (lambda: ClassPartition(()), "A partition needs at least one task; give one list of classes per task."),
+    "empty task": (lambda: ClassPartition(((0,), ())), "Task 1 has no class; give every task at least one class."),
+    "missing": (lambda: ClassPartition(((0, 1), (3,))), ONCE.format(2, "2 is missing")),
+    "repeated": (lambda: ClassPartition(((0, 1), (1, 2))), ONCE.format(3, "1 is listed twice")),
+    "negative": (lambda: ClassPartition(((-1, 0), (1,))), ONCE.format(2, "-1 is listed")),
+    "no images": (
+        lambda: ClassPartition.from_counts([3, 0]),
+        "Class 1 has 0 training images; every class needs at least 1.",
+    ),
+    "too many tasks": (
+        lambda: ClassPartition.from_counts([3, 2], num_tasks=3),
+        "2 classes cannot be split into 3 tasks; use 1 to 2 tasks.",
+    ),
+    "no tasks": (
+        lambda: ClassPartition.from_counts([3, 2], num_tasks=0),
+        "2 classes cannot be split into 0 tasks; use 1 to 2 tasks.",
+    ),
+    "empty head": (
+        lambda: ClassPartition.from_counts([9, 5, 2], threshold=9),
+        "Threshold 9 leaves the head task empty; choose one between 2 and 8.",
+    ),
+    "empty tail": (
+        lambda: ClassPartition.from_counts([9, 5, 2], threshold=1),
+        "Threshold 1 leaves the tail task empty; choose one between 2 and 8.",
+    ),
+    "counts of other classes": (
+        lambda: ClassPartition.resolve(3, class_counts=[5, 4]),
+        "class_counts has 2 entries but the model has 3 classes; give one count per class.",
+    ),
+    "tasks of other classes": (
+        lambda: ClassPartition.resolve(3, task_classes=[[0], [1]]),
+        "task_classes lists 2 classes but the model has 3; list every class exactly once.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_does_not_fit_is_refused_with_the_remedy(case):
+    attempt, sentence = REFUSED[case]
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011  (the whole sentence is compared below)
+        attempt()
+    assert str(refusal.value) == sentence

@@ -1,0 +1,55 @@
+"""What a user installs: every file of the three packages, nothing else, and commands that start without extras."""
+
+import configparser
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOMES = [ROOT / "osdtw_models", ROOT / "training" / "osdtw_training", ROOT / "export" / "osdtw_export"]
+OF_EXTRAS = ["matplotlib", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "pyarrow", "sklearn", "tyro"]
+
+
+def files(home):
+    """Every file of a package, weights and recipes included."""
+    return [path for path in home.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+
+
+@pytest.fixture(scope="module")
+def dist(tmp_path_factory):
+    out = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "hatchling", "build", "-d", out], cwd=ROOT, check=True, capture_output=True)
+    return out
+
+
+@pytest.fixture(scope="module")
+def wheel(dist):
+    with zipfile.ZipFile(next(dist.glob("*.whl"))) as archive:
+        yield archive
+
+
+def test_wheel_holds_the_three_packages_and_nothing_else(wheel):
+    expected = {str(path.relative_to(home.parent)) for home in HOMES for path in files(home)}
+    assert {name for name in wheel.namelist() if ".dist-info/" not in name} == expected
+
+
+def test_source_archive_holds_all_that_builds_the_wheel(dist):
+    with tarfile.open(next(dist.glob("*.tar.gz"))) as archive:
+        found = {name.partition("/")[2] for name in archive.getnames()}  # without the leading folder
+    needed = {str(path.relative_to(ROOT)) for home in HOMES for path in files(home)}
+    assert needed | {"LICENSE", "README.md", "pyproject.toml"} <= found
+
+
+def test_commands_start_without_extras(wheel):
+    name = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
+    points = configparser.ConfigParser()
+    points.read_string(wheel.read(name).decode())
+    doors = [door.split(":") for door in points["console_scripts"].values()]
+    assert len(doors) == 5
+    code = f"import sys; sys.modules.update(dict.fromkeys({OF_EXTRAS}))\n"  # None: importing it is an error
+    code += "".join(f"import {module}; assert callable({module}.{function})\n" for module, function in doors)
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -1,0 +1,153 @@
+"""The doors: ``osdtw-train`` and ``osdtw-search``."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from osdtw_models.doors import Parser, need, run_door
+
+if TYPE_CHECKING:
+    from osdtw_training.recipe import Recipe
+
+MODULES = ("tyro", "sklearn", "pyarrow", "matplotlib", "tqdm", "torchvision")
+
+TRAIN_HELP = """\
+Train a network by a recipe: usage osdtw-train RECIPE [options], or osdtw-train --data FOLDER [options].
+
+RECIPE is a TOML file or the name of a packaged recipe ({recipes}).
+Every field of the recipe is an option that overrides it.
+
+examples:
+  osdtw-train digits_lt                                   a small long-tailed problem, a minute
+  osdtw-train --data birds --output runs/birds            your own folder of class folders
+  osdtw-train cifar100_lt --data-dir ~/cifar100           the recipe of the released weights
+  osdtw-train cifar100_lt --shared-depth 11 --task-weights 0.5 0.5     skip the search
+  osdtw-train --output runs/cifar100_lt --resume          go on after the last finished epoch
+
+The run folder then holds model.safetensors and config.json (osdtw-export, osdtw-eval and osdtw-predict take the
+folder), results.json, plan.json, metrics.jsonl, and figures.
+"""
+
+
+def train(argv: Sequence[str] | None = None) -> int:
+    """``osdtw-train``: recipe -> run folder.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+
+    Returns:
+        Exit code.
+    """
+    return run_door("osdtw-train", _train, argv)
+
+
+def search(argv: Sequence[str] | None = None) -> int:
+    """``osdtw-search``: plan again from the statistics of a run.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+
+    Returns:
+        Exit code.
+    """
+    return run_door("osdtw-search", _search, argv)
+
+
+def _train(argv: list[str]) -> None:
+    need("training", *MODULES)
+    import tyro
+
+    from osdtw_training.options import TrainOptions
+    from osdtw_training.recipe import packaged_recipes, read_recipe
+
+    name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
+    begun = _value_of(rest, "--output")
+    if name is None and "--resume" in rest and begun and (Path(begun) / "recipe.json").is_file():
+        recipe = _begun_recipe(Path(begun))
+    elif name is None and not {"--data", "-h", "--help"} & {word.partition("=")[0] for word in rest}:
+        raise ValueError(
+            f"No recipe given; name one of {', '.join(packaged_recipes())}, a TOML file, or --data FOLDER."
+        )
+    else:
+        recipe = read_recipe(name or "folder")
+
+    options = tyro.cli(
+        TrainOptions,
+        prog="osdtw-train [RECIPE]",
+        description=TRAIN_HELP.format(recipes=", ".join(packaged_recipes())),
+        default=TrainOptions(recipe),
+        args=rest,
+    )
+
+    from osdtw_training.pipeline import run_recipe
+
+    folder = options.output or Path("runs") / Path(name or options.recipe.data).stem
+    result = run_recipe(options.recipe, folder, options.resume)
+    split = "test" if "test" in result.results else "holdout"
+    figures = {k: v for k, v in result.results.get(split, {}).items() if isinstance(v, float)}
+    print(f"On the {split} images: " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items()))
+    print(f"Run folder: {result.folder}   next: osdtw-export --onnx {result.folder}")
+
+
+def _search(argv: list[str]) -> None:
+    parser = Parser(
+        "osdtw-search",
+        "Search shared depth and task weights again with the statistics of a run folder; touches no data.",
+        "example:\n  osdtw-search runs/cifar100_lt --damping 10",
+    )
+    parser.add_argument("run", metavar="RUN", type=Path, help="run folder of osdtw-train, after stage 1")
+    parser.add_argument("--shared-depth", type=int, metavar="D", help="search the weights at this depth only")
+    parser.add_argument("--task-weights", type=float, nargs="+", metavar="W", help="search the depths at these weights")
+    parser.add_argument("--points", type=int, metavar="N", help="weights on the grid (default: the recipe's)")
+    parser.add_argument("--damping", type=float, metavar="X", help="factor on the damping (default: the recipe's)")
+    options = parser.parse_args(argv)
+    need("training", *MODULES)
+
+    from osdtw_training import figures, planning
+    from osdtw_training.recipe import Search
+    from osdtw_training.runs import Run
+
+    if not (options.run / "recipe.json").is_file():
+        raise FileNotFoundError(f"{options.run} is not a run folder; give one that osdtw-train wrote.")
+    recipe = _begun_recipe(options.run)
+    grid = Search(
+        recipe.search.samples,
+        recipe.search.weights if options.points is None else options.points,
+        recipe.search.damping if options.damping is None else options.damping,
+    )
+    weights = None if options.task_weights is None else tuple(options.task_weights)
+    recipe = dataclasses.replace(recipe, search=grid, shared_depth=options.shared_depth, task_weights=weights)
+    run = Run(options.run, resume=True)
+    planning.plan_from_statistics(run, recipe)
+    print(planning.table(run))
+    for file in figures.draw(run):
+        print(f"Drew {file}")
+
+
+def _begun_recipe(folder: Path) -> Recipe:
+    """The recipe of a run folder."""
+    import json
+
+    from osdtw_training.recipe import Recipe, from_values
+
+    recipe = from_values(Recipe, json.loads((folder / "recipe.json").read_text(encoding="utf-8")))
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def _value_of(words: Sequence[str], option: str) -> str | None:
+    """Value of an option among command-line words, given as two words or with "="."""
+    for word, following in zip(words, [*words[1:], None], strict=True):
+        if word == option:
+            return following
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(train())

@@ -1,0 +1,224 @@
+"""Long-tailed training sets and the batches made of them.
+
+The profile is the field's (Cui et al. 2019; LDAM-DRW): class i of C keeps ``int(n_max * IF ** (-i / (C - 1)))``
+images, drawn by NumPy's legacy generator. What happens to an image in an epoch depends on (seed, epoch, index
+of the image) alone: not on batches, workers or where a run was resumed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from osdtw_models.datasets import ImageSet, has_test_split, read_images
+from torch import Tensor
+
+from osdtw_training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class LongTailedData:
+    """The images of one run.
+
+    Args:
+        train: What every method trains on.
+        holdout: Training images kept for decisions; never trained on.
+        test: The whole balanced test set, or None where the data set has none.
+        train_indices: Index of each training image in its source.
+        holdout_indices: Index of each held-out image in its source.
+    """
+
+    train: ImageSet
+    holdout: ImageSet
+    test: ImageSet | None
+    train_indices: list[int]
+    holdout_indices: list[int]
+
+    @property
+    def counts(self) -> list[int]:
+        """Training images per class (held-out ones not counted): the prior that losses correct for."""
+        return self.train.counts()
+
+    @property
+    def group_counts(self) -> list[int]:
+        """Images per class of the long-tailed set, held-out ones included: decides many, medium and few."""
+        return [a + b for a, b in zip(self.train.counts(), self.holdout.counts(), strict=True)]
+
+
+def load_data(recipe: Recipe) -> LongTailedData:
+    """Read, sub-sample and split the images of a run.
+
+    Args:
+        recipe: Names the data, the imbalance factor, the held-out part and the seed.
+
+    Returns:
+        Training, held-out and test images.
+
+    Raises:
+        ValueError: If a class has no image or the data cannot be read.
+    """
+    source = read_images(recipe.data, "train", recipe.img_size, recipe.data_dir)
+    labels = source.labels.numpy()
+    chosen = list(range(len(source)))
+    if recipe.imbalance_factor is not None:
+        n_max = min(source.counts())
+        chosen = long_tail(labels, profile(n_max, len(source.class_names), recipe.imbalance_factor), recipe.seed)
+    train, holdout = hold_out(labels, chosen, recipe.holdout, recipe.seed)
+    test = None
+    if has_test_split(recipe.data):
+        test = read_images(recipe.data, "test", recipe.img_size, recipe.data_dir)
+        if test.class_names != source.class_names:
+            odd = sorted(set(test.class_names) ^ set(source.class_names))
+            raise ValueError(f"Class {odd[0]!r} is in only one of the training and the test folder; add or remove it.")
+    return LongTailedData(source.subset(train), source.subset(holdout), test, train, holdout)
+
+
+def profile(n_max: int, num_classes: int, imbalance_factor: float) -> list[int]:
+    """Images per class of the exponential profile, class 0 largest.
+
+    Args:
+        n_max: Images of the largest class.
+        num_classes: Number of classes C.
+        imbalance_factor: Largest over smallest class.
+
+    Returns:
+        Counts, length C; truncated as in the reference, at least 1.
+    """
+    last = max(num_classes - 1, 1)
+    return [max(1, int(n_max * imbalance_factor ** (-i / last))) for i in range(num_classes)]
+
+
+def long_tail(labels: np.ndarray[Any, Any], counts: list[int], seed: int) -> list[int]:
+    """Indices of a sub-sample with the given counts: one legacy stream, classes in label order (LDAM-DRW).
+
+    Args:
+        labels: Class of each image, shape (N,).
+        counts: Images to keep per class.
+        seed: Seed of the stream; the protocol's is 0.
+
+    Returns:
+        Indices grouped by class.
+    """
+    stream = np.random.RandomState(seed)
+    chosen: list[int] = []
+    for c, count in enumerate(counts):
+        indices = np.where(labels == c)[0]
+        stream.shuffle(indices)
+        chosen.extend(indices[:count].tolist())
+    return chosen
+
+
+def hold_out(
+    labels: np.ndarray[Any, Any], chosen: list[int], part: float, seed: int
+) -> tuple[list[int], list[int]]:
+    """Split indices into a training and a held-out part, class by class.
+
+    Args:
+        labels: Class of each image of the source, shape (N,).
+        chosen: Indices to split.
+        part: Part of each class to hold out, rounded down: a class too small to spare an image keeps all.
+        seed: Seed of the draw.
+
+    Returns:
+        Training indices and held-out indices, each in ascending order.
+    """
+    stream = np.random.default_rng([seed, 1])
+    of_class: dict[int, list[int]] = {}
+    for index in chosen:
+        of_class.setdefault(int(labels[index]), []).append(index)
+    held: set[int] = set()
+    for c in sorted(of_class):
+        indices = of_class[c]
+        held.update(stream.permutation(indices)[: int(part * len(indices))].tolist())
+    return sorted(set(chosen) - held), sorted(held)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Batches of an image set, augmented for training or plain.
+
+    Args:
+        images: The images.
+        indices: Index of each image in its source; with seed and epoch it decides the augmentation.
+        recipe: Batch size, augmentation, mean and std, seed and device.
+    """
+
+    images: ImageSet
+    indices: list[int]
+    recipe: Recipe
+
+    def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled, augmented batches of one epoch.
+
+        Args:
+            epoch: Number of the epoch in the whole run; decides order and augmentation.
+
+        Yields:
+            Normalised images (B, C, H, W) in channels-last memory, and labels (B,). A last batch smaller than
+            the others is left out, unless it is the only one.
+        """
+        order = np.random.default_rng([self.recipe.seed, epoch, 0]).permutation(len(self.images))
+        # One row of random numbers per source image: what an image gets depends on its index alone.
+        table = np.random.default_rng([self.recipe.seed, epoch, 1]).random((max(self.indices) + 1, 5))
+        rows = torch.from_numpy(table[self.indices])
+        for start in range(0, self.steps * self.batch_size, self.batch_size):
+            picked = torch.from_numpy(order[start : start + self.batch_size])
+            images = augment(self.images.images[picked], rows[picked], self.recipe)
+            yield self._normalise(images), self.images.labels[picked].to(self.recipe.device)
+
+    def plain(self, batch_size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
+        """All images once, in order, without augmentation."""
+        for start in range(0, len(self.images), batch_size):
+            images = self.images.images[start : start + batch_size]
+            yield self._normalise(images), self.images.labels[start : start + batch_size].to(self.recipe.device)
+
+    @property
+    def batch_size(self) -> int:
+        """Images per batch: the recipe's, or all images if they are fewer."""
+        return min(self.recipe.batch_size, len(self.images))
+
+    @property
+    def steps(self) -> int:
+        """Batches per epoch."""
+        return len(self.images) // self.batch_size
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        mean = torch.tensor(self.recipe.mean).view(1, 3, 1, 1)
+        std = torch.tensor(self.recipe.std).view(1, 3, 1, 1)
+        floats = (images.float() / 255 - mean) / std
+        return floats.to(self.recipe.device).contiguous(memory_format=torch.channels_last)
+
+
+def augment(images: Tensor, rows: Tensor, recipe: Recipe) -> Tensor:
+    """Random crop from the padded image, horizontal flip, Cutout.
+
+    Args:
+        images: Pixels, shape (B, C, S, S), uint8.
+        rows: Five uniform numbers per image, shape (B, 5): crop x and y, flip, square x and y.
+        recipe: Which augmentations, and how strong.
+
+    Returns:
+        Augmented pixels, shape (B, C, S, S), uint8.
+    """
+    batch, _, side, _ = images.shape
+    span = torch.arange(side)
+    pad = recipe.crop_pad
+    shift = (rows[:, :2] * (2 * pad + 1)).long()
+    x = shift[:, :1] + span
+    y = shift[:, 1:] + span
+    if recipe.flip:
+        x = torch.where(rows[:, 2:3] < 0.5, x.flip(1), x)
+    padded = F.pad(images, (pad, pad, pad, pad))
+    each = torch.arange(batch)[:, None, None]
+    out = padded[each, :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2).contiguous()
+    if recipe.cutout:
+        centre = (rows[:, 3:] * side).long()
+        near = (span - centre[..., None]).float().add(0.5).abs() < recipe.cutout / 2
+        square = near[:, 1, :, None] & near[:, 0, None, :]
+        grey = (torch.tensor(recipe.mean) * 255).round().to(torch.uint8).view(1, 3, 1, 1)
+        out = torch.where(square[:, None], grey, out)
+    return out

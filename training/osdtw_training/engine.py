@@ -1,0 +1,112 @@
+"""One training loop, readable top to bottom. It knows no method: a stage hands it a network and a loss."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+
+import torch
+from timm.optim import create_optimizer_v2
+from timm.scheduler import CosineLRScheduler
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from osdtw_training.data import Batches
+from osdtw_training.recipe import Recipe, Schedule
+from osdtw_training.runs import Run, pack_state, unpack_state
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def fit(
+    stage: str,
+    network: nn.Module,
+    trained: Sequence[nn.Module],
+    loss: Loss,
+    batches: Batches,
+    schedule: Schedule,
+    recipe: Recipe,
+    run: Run,
+    first_epoch: int = 0,
+) -> None:
+    """Train parts of a network, one checkpoint per epoch; goes on from the stage's checkpoint if there is one.
+
+    Args:
+        stage: Name of the stage: of its checkpoint, its metrics and its progress bar.
+        network: The network; all of it is saved.
+        trained: The parts of it to train; the rest stays in evaluation mode and unchanged.
+        loss: From normalised images (B, C, H, W) and labels (B,) to a scalar.
+        batches: Training images.
+        schedule: Epochs and learning rates.
+        recipe: Optimiser settings.
+        run: Run folder.
+        first_epoch: Number of the stage's first epoch in the whole run; decides order and augmentation.
+
+    Raises:
+        FloatingPointError: If the loss is not finite; the last checkpoint stays.
+    """
+    parts = nn.ModuleList(trained)
+    optimizer = create_optimizer_v2(
+        parts, opt="sgd", lr=schedule.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+    )
+    steps = batches.steps
+    rise = round(schedule.rise_epochs * steps)
+    scheduler = CosineLRScheduler(
+        optimizer,
+        t_initial=max(schedule.epochs * steps, 2),
+        lr_min=schedule.final_lr,
+        warmup_t=rise,
+        warmup_lr_init=schedule.lr / max(rise, 1),
+        t_in_epochs=False,
+    )
+    done = restore(stage, network, run, optimizer)
+    run.forget(stage, done)
+    for epoch in range(done, schedule.epochs):
+        started = time.perf_counter()
+        network.eval()
+        parts.train()
+        total = torch.zeros((), dtype=torch.float64)
+        title = f"{stage} {epoch + 1}/{schedule.epochs}"
+        # disable=None: no bar where nobody watches (a log file, CI); the line per epoch is always printed.
+        bar = tqdm(batches.epoch(first_epoch + epoch), title, steps, leave=False, disable=None)
+        for step, (images, labels) in enumerate(bar):
+            scheduler.step_update(epoch * steps + step)
+            with autocast(recipe):
+                value = loss(images, labels)
+            optimizer.zero_grad()
+            value.backward()
+            optimizer.step()
+            total += value.detach().double().cpu()
+        mean = total.item() / steps
+        if not math.isfinite(mean):
+            raise FloatingPointError(
+                f"The loss of stage {stage} is {mean} in epoch {epoch + 1}; lower its learning rate and --resume: "
+                "the last good checkpoint is kept."
+            )
+        seconds = time.perf_counter() - started
+        run.log(stage, epoch, loss=mean, lr=optimizer.param_groups[0]["lr"], seconds=round(seconds, 2))
+        run.save_checkpoint(stage, pack_state(network.state_dict(), optimizer), {"epoch": epoch + 1})
+        print(f"{stage:>16} {epoch + 1:3d}/{schedule.epochs}  loss {mean:.4f}  {seconds:.1f} s", flush=True)
+    network.eval()
+
+
+def restore(stage: str, network: nn.Module, run: Run, optimizer: torch.optim.Optimizer | None = None) -> int:
+    """Load a stage's checkpoint, if there is one, into the network and the optimiser.
+
+    Returns:
+        The number of epochs already done.
+    """
+    saved = run.load_checkpoint(stage)
+    if saved is None:
+        return 0
+    tensors, state = saved
+    network.load_state_dict(unpack_state(tensors, optimizer))
+    return int(state["epoch"])
+
+
+def autocast(recipe: Recipe) -> AbstractContextManager[object]:
+    """The forward pass's precision: bfloat16 where the recipe says so."""
+    kind = torch.device(recipe.device).type
+    return torch.autocast(kind, dtype=torch.bfloat16, enabled=recipe.amp == "bfloat16")

@@ -1,0 +1,119 @@
+"""Run folder -> pictures: learning curves, accuracy over class frequency, and what the proxy saw."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from osdtw_training import planning, proxy
+from osdtw_training.runs import Run, write_whole
+
+COLOURS = {"encoder variance": "#4477aa", "encoder bias": "#ee6677", "decoder variance": "#ccbb44"}
+
+
+def draw(run: Run) -> list[Path]:
+    """Draw every picture that the run folder has the data for.
+
+    Args:
+        run: Run folder.
+
+    Returns:
+        The files written.
+    """
+    drawn = []
+    if run.metrics():
+        drawn.append(_save(learning_curves(run.metrics()), run, "learning_curves.png"))
+    if (run.folder / "results.json").is_file():
+        results = run.read_json("results.json")
+        if "test" in results:
+            drawn.append(_save(class_accuracy(results), run, "class_accuracy.png"))
+    if (run.folder / "checkpoints" / f"{planning.STATISTICS}.safetensors").is_file():
+        plan = run.read_json("plan.json")
+        statistics, _ = planning.load_statistics(run)
+        recipe = run.read_json("recipe.json").get("search", {})
+        found = proxy.search(statistics, recipe.get("weights", 101), recipe.get("damping", 1.0))
+        drawn.append(_save(depth_terms(found.terms, plan), run, "proxy_depth.png"))
+        if len(plan["task_weights"]) == 2:
+            drawn.append(_save(heat_map(found.terms, plan), run, "proxy_map.png"))
+    return drawn
+
+
+def learning_curves(rows: list[dict[str, Any]]) -> Figure:
+    """Training loss over the epochs of every stage, the stages one after another."""
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    start = 0
+    for stage in dict.fromkeys(row["stage"] for row in rows):
+        losses = [row["loss"] for row in rows if row["stage"] == stage]
+        axes.plot(range(start + 1, start + 1 + len(losses)), losses, marker=".", label=stage)
+        start += len(losses)
+    axes.set(xlabel="passes over the data", ylabel="training loss (nats)", title="Learning curves")
+    axes.legend(ncols=3, fontsize="small")
+    return figure
+
+
+def class_accuracy(results: dict[str, Any]) -> Figure:
+    """Class sizes with each class's test accuracy over them, most frequent class first."""
+    counts = np.array(results["class_counts"])
+    accuracy = np.array([np.nan if a is None else a for a in results["test"]["per_class"]], dtype=float)
+    order = np.argsort(-counts, kind="stable")
+    figure = Figure(figsize=(7, 3), layout="constrained")
+    axes = figure.subplots()
+    axes.fill_between(range(len(counts)), counts[order], step="mid", color="#bbbbbb")
+    axes.set(xlabel="classes, most frequent first", ylabel="training images (grey)", yscale="log")
+    over = axes.twinx()
+    over.plot(range(len(counts)), accuracy[order], ".", color="#aa3377")
+    over.set(ylabel="test accuracy (%)", ylim=(0, 100), title="Accuracy over class frequency")
+    return figure
+
+
+def depth_terms(terms: proxy.Terms, plan: dict[str, Any]) -> Figure:
+    """The three error terms stacked by shared depth, each depth at its best weights; the plan is marked."""
+    best = terms.proxy.argmin(1)
+    depths = np.arange(len(best))
+    values = {
+        "encoder variance": terms.encoder_variance[depths, best].numpy(),
+        "encoder bias": terms.encoder_bias[depths, best].numpy(),
+        "decoder variance": terms.decoder_variance.numpy(),
+    }
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    up, down = np.zeros(len(depths)), np.zeros(len(depths))
+    for name, value in values.items():  # a debiased bias can be negative: it hangs below zero
+        axes.bar(depths, value, bottom=np.where(value >= 0, up, down), label=name, color=COLOURS[name])
+        up, down = up + np.maximum(value, 0), down + np.minimum(value, 0)
+    axes.plot(depths, terms.proxy[depths, best].numpy(), "k.-", label="proxy (sum)")
+    axes.axvline(plan["shared_depth"], color="k", linestyle=":", label=f"plan: {plan['shared_depth']} shared")
+    axes.set(xlabel="shared blocks", ylabel="expected error (nats)", title="Error terms by shared depth")
+    axes.legend(fontsize="small")
+    return figure
+
+
+def heat_map(terms: proxy.Terms, plan: dict[str, Any]) -> Figure:
+    """The proxy over shared depth and tail weight, above its minimum; the plan is marked."""
+    excess = (terms.proxy - terms.proxy.min()).numpy()
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    axes = figure.subplots()
+    logit = np.log(terms.weights[:, 1] / terms.weights[:, 0]).numpy()
+    image = axes.pcolormesh(logit, np.arange(len(excess)), np.log10(excess + 1e-3 * excess.max()), cmap="viridis")
+    ticks = np.array([0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95])
+    axes.set_xticks(np.log(ticks / (1 - ticks)), [f"{tick:g}" for tick in ticks])
+    head, tail = plan["task_weights"]
+    axes.plot(np.log(tail / head), plan["shared_depth"], "r*", markersize=14, label="plan")
+    axes.set(xlabel="tail weight", ylabel="shared blocks", title="Proxy over depth and weights (log scale, dark is good)")
+    axes.legend(loc="upper right")
+    figure.colorbar(image, label="log10 of nats above the least")
+    return figure
+
+
+def _save(figure: Figure, run: Run, name: str) -> Path:
+    path = run.folder / name
+    write_whole(path, lambda new: figure.savefig(new, format="png", dpi=120))
+    return path

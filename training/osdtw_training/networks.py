@@ -1,0 +1,111 @@
+"""Networks on their way through the stages: made, re-cut at another depth, started from one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from osdtw_models.network import OsdtwNet, convert_checkpoint
+from osdtw_models.partition import ClassPartition
+from timm import create_model
+
+from osdtw_training.data import Batches
+from osdtw_training.recipe import Recipe
+
+
+def new_network(
+    recipe: Recipe,
+    partition: ClassPartition,
+    shared_depth: int = -1,
+    logit_offsets: list[list[float]] | None = None,
+) -> OsdtwNet:
+    """A fresh network of the recipe's architecture; its initial weights depend on the recipe's seed alone."""
+    torch.manual_seed(recipe.seed)
+    model = create_model(
+        recipe.model,
+        num_classes=partition.num_classes,
+        shared_depth=shared_depth,
+        task_classes=partition.to_lists(),
+        fusion=recipe.fusion,
+        logit_offsets=logit_offsets,
+        pretrained_cfg_overlay={
+            "input_size": (3, recipe.img_size, recipe.img_size),
+            "pool_size": None,
+            "num_classes": partition.num_classes,
+            "mean": recipe.mean,
+            "std": recipe.std,
+        },
+    )
+    assert isinstance(model, OsdtwNet)
+    return model.to(recipe.device, memory_format=torch.channels_last)
+
+
+def at_depth(network: OsdtwNet, recipe: Recipe, shared_depth: int) -> OsdtwNet:
+    """The same function at a shallower cut: shared blocks copied into every decoder."""
+    offsets = network.logit_offsets
+    other = new_network(
+        recipe, network.partition, shared_depth, None if offsets is None else [o.tolist() for o in offsets]
+    )
+    other.load_state_dict(convert_checkpoint(network.state_dict(), other))
+    return other
+
+
+def split_classifier(plain: OsdtwNet, network: OsdtwNet) -> None:
+    """Start a network of several tasks from the plain backbone.
+
+    Every block is copied; a task's classifier takes the rows of its own classes, and its "none" row their mean
+    over the other classes, raised by the log of their number: the value at which equal logits give "none" the
+    mass of all of them together.
+
+    Args:
+        plain: Trained network of one task.
+        network: Network of the same backbone and classes that shares every block; overwritten.
+    """
+    state = {key: value for key, value in plain.state_dict().items() if key.startswith("encoder.")}
+    network.load_state_dict(state, strict=False)
+    rows = plain.decoders[0].classifier
+    for classes, decoder in zip(network.partition.tasks, network.decoders, strict=True):
+        own = list(classes)
+        other = [c for c in range(network.num_classes) if c not in set(own)]
+        with torch.no_grad():
+            decoder.classifier.weight.copy_(torch.cat([rows.weight[own], rows.weight[other].mean(0, keepdim=True)]))
+            none = rows.bias[other].mean() + torch.tensor(float(len(other))).log()
+            decoder.classifier.bias.copy_(torch.cat([rows.bias[own], none.view(1)]))
+
+
+def average_encoder(network: OsdtwNet, source: OsdtwNet, weights: Sequence[float]) -> None:
+    """Start the shared encoder from the weighted average of the task networks; decoders stay their own.
+
+    Args:
+        network: Network at the planned depth; overwritten.
+        source: Network that shares nothing (depth 0): decoder k is the whole network of task k.
+        weights: Weight of each task, sum 1.
+    """
+    state = source.state_dict()
+    result = {}
+    for key in network.state_dict():
+        if key.startswith("encoder."):
+            name = key.removeprefix("encoder.")
+            values = [state[f"decoders.{k}.{name}"] for k in source.tasks]
+            if values[0].is_floating_point():
+                result[key] = sum(w * value for w, value in zip(weights, values, strict=True))
+            else:
+                result[key] = values[0]
+        else:
+            result[key] = state[key]
+    network.load_state_dict(result)
+
+
+def recalibrate_batch_norm(network: OsdtwNet, batches: Batches) -> None:
+    """Estimate all batch-norm statistics anew on the training images, as plain averages (theory.md section 9)."""
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # cumulative average
+    network.train()
+    with torch.no_grad():
+        for images, _ in batches.plain():
+            network.forward_features(images)
+    for norm in norms:
+        norm.momentum = 0.1
+    network.eval()

@@ -1,0 +1,107 @@
+"""The loss of each task, its prior correction, and the weighted sum (theory.md section 6).
+
+All losses are means over the N images of a batch, "none" samples included; task weights multiply those means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from osdtw_models.partition import ClassPartition
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TaskObjective:
+    """Prior-corrected cross-entropy of one task (Prop 8).
+
+    Args:
+        label_map: Task label of each class, shape (C,), int64; "none" outside the task.
+        offsets: Log-offsets ``log m`` added to the logits in training, shape (n_k + 1,), "none" last.
+        class_weights: Sample weight of each class, shape (C,): 1 inside the task.
+        target_weights: Weight that turns training images into a balanced target, 1 / (C pi_y), shape (C,).
+    """
+
+    label_map: Tensor
+    offsets: Tensor
+    class_weights: Tensor
+    target_weights: Tensor
+
+    def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Weighted loss of each image, shape (B,).
+
+        Args:
+            logits: Task logits, shape (B, n_k + 1).
+            labels: Class labels, shape (B,).
+        """
+        losses = F.cross_entropy(logits.float() + self.offsets, self.label_map[labels], reduction="none")
+        return self.class_weights[labels] * losses
+
+    def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Mean of `per_sample` over the batch: a scalar."""
+        return self.per_sample(logits, labels).mean()
+
+    def to(self, device: str | torch.device) -> TaskObjective:
+        """The objective with its tensors on another device."""
+        tensors = (self.label_map, self.offsets, self.class_weights, self.target_weights)
+        return TaskObjective(*(tensor.to(device) for tensor in tensors))
+
+
+def task_objectives(
+    partition: ClassPartition, counts: Sequence[int], none_weights: bool = True, none_clip: float = 10.0
+) -> list[TaskObjective]:
+    """The objective of every task of a partition.
+
+    Args:
+        partition: The tasks.
+        counts: Training images per class, length C.
+        none_weights: True for Prop 8 (i): "none" samples of class t weigh (pi_other / |other|) / pi_t, so that
+            the logits without offsets are balanced. False for Prop 8 (ii): no weights; the offsets must then
+            be applied at test time (`OsdtwNet`'s ``logit_offsets``).
+        none_clip: "none" weights are clipped at this multiple of their median, then rescaled to mean 1 over
+            the "none" samples, so that clipping moves weight only between classes of "none".
+
+    Returns:
+        One objective per task; with one task plain balanced softmax (Ren et al. 2020).
+    """
+    total = torch.tensor(counts, dtype=torch.float64)
+    prior = total / total.sum()
+    num_classes = len(counts)
+    objectives = []
+    for k, classes in enumerate(partition.tasks):
+        own = torch.tensor(classes)
+        offsets = torch.log(num_classes * prior[own])
+        weights = torch.ones(num_classes, dtype=torch.float64)
+        if partition.has_none:
+            other = torch.tensor([c for c in range(num_classes) if c not in set(classes)])
+            mass = prior[other].sum()
+            offsets = torch.cat([offsets, torch.log(mass * num_classes / len(other)).view(1)])
+            if none_weights:
+                exact = mass / len(other) / prior[other]
+                clipped = exact.clamp(max=none_clip * float(exact.median()))
+                weights[other] = clipped * mass / (prior[other] * clipped).sum()
+        objectives.append(
+            TaskObjective(
+                label_map=partition.label_maps[k],
+                offsets=offsets.float(),
+                class_weights=weights.float(),
+                target_weights=(1 / (num_classes * prior)).float(),
+            )
+        )
+    return objectives
+
+
+def distillation(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean KL divergence of the student's task posterior from the teacher's: a scalar.
+
+    Args:
+        student: Task logits, shape (B, n_k + 1).
+        teacher: Task logits of the network to follow, same shape.
+    """
+    return F.kl_div(
+        torch.log_softmax(student.float(), -1), torch.log_softmax(teacher.float(), -1), log_target=True,
+        reduction="batchmean",
+    )

@@ -1,0 +1,214 @@
+"""One run from recipe to results: data, method, saved network, figures, ``results.json``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import platform
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from osdtw_models.datasets import ImageSet
+from osdtw_models.evaluation import class_accuracies, evaluate_logits, predict_images
+from osdtw_models.network import OsdtwNet
+from osdtw_models.partition import ClassPartition
+from timm.models import save_for_hf
+
+from osdtw_training import figures, stages
+from osdtw_training.data import LongTailedData, load_data
+from osdtw_training.methods import balanced_softmax
+from osdtw_training.recipe import Recipe, to_values
+from osdtw_training.runs import Run, write_whole
+
+METHODS = {"osdtw": stages.train, "balanced_softmax": balanced_softmax.train}
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run left.
+
+    Args:
+        folder: The run folder.
+        network: The trained network, in evaluation mode.
+        results: The content of ``results.json``.
+    """
+
+    folder: Path
+    network: OsdtwNet
+    results: dict[str, Any]
+
+
+def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Result:
+    """Train by a recipe; the run folder holds everything afterwards.
+
+    Args:
+        recipe: The recipe.
+        folder: Run folder.
+        resume: Go on with the run that is in the folder.
+
+    Returns:
+        The network and its results.
+
+    Raises:
+        FileExistsError: If the folder holds a run and ``resume`` is False.
+        ValueError: If the data do not fit the recipe, or the recipe is not the one that the run began with.
+    """
+    torch.set_num_threads(recipe.threads)
+    data = load_data(recipe)
+    partition = check(recipe, data)
+    run = Run(folder, resume)
+    _same_recipe(run, recipe)
+    announce(recipe, data, partition)
+    _write_images(run, data)
+    network = METHODS[recipe.method](recipe, data, run)
+    network.class_counts = data.group_counts
+    save_network(network, run, data.train.class_names)
+    results = evaluate(recipe, data, network, partition, run)
+    run.write_json("results.json", results)
+    figures.draw(run)
+    return Result(run.folder, network, results)
+
+
+def check(recipe: Recipe, data: LongTailedData) -> ClassPartition:
+    """The partition of a run's classes, after everything that can be wrong before training was looked at.
+
+    Raises:
+        ValueError: If there are fewer classes than tasks, the head threshold leaves a task empty, or no method
+            has anything to train.
+    """
+    if len(data.counts) < recipe.num_tasks:
+        raise ValueError(
+            f"{len(data.counts)} classes cannot be split into {recipe.num_tasks} tasks; lower num_tasks or add classes."
+        )
+    if not recipe.passes():
+        table = "[train]" if recipe.method != "osdtw" else "[warmup]"
+        raise ValueError(f"The recipe trains for 0 epochs; set epochs in {table}.")
+    return ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
+
+
+def announce(recipe: Recipe, data: LongTailedData, partition: ClassPartition) -> None:
+    """Print what will be trained on what, before the first epoch."""
+    counts = data.counts
+    shown = ", ".join(map(str, counts if len(counts) <= 12 else [*counts[:5], "...", *counts[-5:]]))
+    print(f"Data: {recipe.data}, {len(data.train)} training images in {len(counts)} classes ({shown})")
+    print(f"  imbalance factor {max(counts) / min(counts):.4g}, {len(data.holdout)} images held out", end="")
+    print(f", {len(data.test)} test images" if data.test else ", no test images: results are on the held-out part")
+    if recipe.method == "osdtw":
+        for k, classes in enumerate(partition.tasks):
+            own = [counts[c] for c in classes]
+            print(f"Task {k}: {len(own)} classes with {max(own)} to {min(own)} images, and 'none'")
+        print(
+            f"Stages: warm-up {recipe.warmup.epochs}, {partition.num_tasks} tasks x {recipe.tasks.epochs}, "
+            f"joint {recipe.joint.epochs}, refit {recipe.refit.epochs} epochs: {recipe.passes()} passes in all"
+        )
+    else:
+        print(f"Method: {recipe.method}, {recipe.passes()} passes")
+
+
+def save_network(network: OsdtwNet, run: Run, class_names: tuple[str, ...]) -> None:
+    """Write ``config.json`` (timm's form) and ``model.safetensors`` of the assembled network."""
+    network = network.to(memory_format=torch.contiguous_format)  # the layout that safetensors takes
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        save_for_hf(
+            network,
+            folder,
+            model_config={"label_names": list(class_names)},
+            model_args=network.model_args(),
+            safe_serialization=True,
+        )
+        for name in ("model.safetensors", "config.json"):
+            content = (Path(folder) / name).read_bytes()
+            write_whole(run.folder / name, lambda path, content=content: path.write_bytes(content))
+
+
+def evaluate(
+    recipe: Recipe, data: LongTailedData, network: OsdtwNet, partition: ClassPartition, run: Run
+) -> dict[str, Any]:
+    """All numbers of a run, with what they depend on.
+
+    Returns:
+        The content of ``results.json``.
+    """
+    seconds = sum(row["seconds"] for row in run.metrics())
+    results: dict[str, Any] = {
+        "method": recipe.method,
+        "model": recipe.model,
+        "data": recipe.data,
+        "imbalance_factor": recipe.imbalance_factor,
+        "seed": recipe.seed,
+        "passes": recipe.passes(),
+        "training_hours": round(seconds / 3600, 3),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "hardware": {"processor": processor(), "threads": recipe.threads, "device": recipe.device, "amp": recipe.amp},
+        "versions": {name: version(name) for name in ("torch", "timm", "numpy")},
+        "date": time.strftime("%Y-%m-%d"),
+        "class_counts": data.group_counts,
+        "training_counts": data.counts,
+    }
+    if recipe.method == "osdtw":
+        plan = run.read_json("plan.json")
+        results["plan"] = {key: plan[key] for key in ("source", "shared_depth", "task_weights")}
+    for split, images in (("test", data.test), ("holdout", data.holdout)):
+        if images is not None and len(images):
+            results[split] = _figures_of(network, images, partition, data.group_counts)
+    return results
+
+
+def processor() -> str:
+    """Name of this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _figures_of(
+    network: OsdtwNet, images: ImageSet, partition: ClassPartition, counts: list[int]
+) -> dict[str, Any]:
+    logits, labels = predict_images(network.cpu(), images.images), images.labels
+    values: dict[str, Any] = {
+        name: None if value != value else round(value, 4)
+        for name, value in evaluate_logits(logits, labels, partition, counts)
+    }
+    each = class_accuracies(logits.argmax(-1), labels, len(counts)).tolist()
+    values["per_class"] = [None if value != value else round(value, 2) for value in each]
+    return values
+
+
+def _same_recipe(run: Run, recipe: Recipe) -> None:
+    """Keep the recipe in the run folder; a resumed run must be the same one."""
+    values = json.loads(json.dumps(to_values(recipe)))
+    if not (run.folder / "recipe.json").is_file():
+        run.write_json("recipe.json", values)
+        return
+    begun = run.read_json("recipe.json")
+    changed = sorted(key for key in {*begun, *values} if begun.get(key) != values.get(key))
+    if changed:
+        raise ValueError(
+            f"{run.folder} was begun with another {', '.join(changed)}; resume it unchanged or choose another --output."
+        )
+
+
+def _write_images(run: Run, data: LongTailedData) -> None:
+    def listed(images: ImageSet, indices: list[int]) -> list[dict[str, Any]]:
+        rows = zip(indices, images.labels.tolist(), images.names, images.digests(), strict=True)
+        return [{"index": i, "label": y, "name": name, "sha256": digest} for i, y, name, digest in rows]
+
+    run.write_json(
+        "images.json",
+        {
+            "counts": data.group_counts,
+            "training_counts": data.counts,
+            "class_names": list(data.train.class_names),
+            "train": listed(data.train, data.train_indices),
+            "holdout": listed(data.holdout, data.holdout_indices),
+        },
+    )

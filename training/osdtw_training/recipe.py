@@ -1,0 +1,251 @@
+"""What one run is: frozen dataclasses, read from TOML, strict about keys and types.
+
+A recipe file holds top-level settings and one table per stage (``[warmup]``, ``[tasks]``, ``[joint]``,
+``[refit]``, ``[search]``; ``[train]`` for one-stage methods). Every field has a default; the packaged recipes
+state the fields that make a published number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """One training phase: linear rise, then a cosine from ``lr`` to ``final_lr``, updated every step."""
+
+    epochs: int = 0
+    """Passes over the training images."""
+    lr: float = 0.1
+    """Highest learning rate."""
+    final_lr: float = 0.0
+    """Learning rate at the end of the cosine."""
+    rise_epochs: float = 0.0
+    """Passes over which the rate rises linearly to ``lr``; part of ``epochs``."""
+
+
+@dataclass(frozen=True)
+class Warmup(Schedule):
+    """The common start of all tasks (theory.md section 9: one basin)."""
+
+    objective: Literal["balanced_softmax", "tasks"] = "balanced_softmax"
+    """"balanced_softmax": the plain backbone on all classes; "tasks": all tasks on one shared encoder."""
+
+
+@dataclass(frozen=True)
+class Refit(Schedule):
+    """Stage 3: which decoders the assembled network gets (theory.md section 7)."""
+
+    decoders: Literal["refit", "joint", "tasks"] = "refit"
+    """"refit": trained again on the frozen encoder; "joint": of stage 2; "tasks": of stage 1."""
+    distill: float = 0.0
+    """Share of the loss that follows the stage-1 task networks instead of the labels, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """The proxy's statistics and the grid it searches."""
+
+    samples: int = 1024
+    """Training images in the statistics, drawn evenly over the classes as far as they reach."""
+    weights: int = 101
+    """Task-weight grid points, evenly spaced in log-odds."""
+    damping: float = 1.0
+    """Factor on the damping 1 / sum(learning rates) + weight decay."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a run's result."""
+
+    method: Literal["osdtw", "balanced_softmax"] = "osdtw"
+    """Training method; all methods share one engine."""
+    model: str = "osdtw_resnet20"
+    """Registered architecture."""
+    data: str = "digits"
+    """"digits", "cifar100" or a folder of class folders."""
+    data_dir: str | None = None
+    """For cifar100: folder of parquet files in the Hub's layout, or torchvision's folder; none = the Hub."""
+    imbalance_factor: float | None = None
+    """Largest over smallest class after sub-sampling by the protocol's profile; none = take the data as it is."""
+    holdout: float = 0.05
+    """Part of each class's training images kept for decisions (rounded down: tiny classes keep all)."""
+    img_size: int = 32
+    """Side of the images in pixels."""
+    mean: tuple[float, float, float] = (0.4914, 0.4822, 0.4465)
+    """Channel means that images are normalised with (pixels in 0 to 1)."""
+    std: tuple[float, float, float] = (0.2023, 0.1994, 0.2010)
+    """Channel standard deviations."""
+    crop_pad: int = 4
+    """Random crops are taken from images padded by this many pixels."""
+    flip: bool = True
+    """Random horizontal flips."""
+    cutout: int = 0
+    """Side of a random grey square (Cutout), in pixels; 0 = none."""
+    num_tasks: int = 2
+    """Tasks of equal class count, most frequent first."""
+    head_threshold: int | None = None
+    """Two tasks instead: head = classes with more training images than this."""
+    fusion: Literal["raw", "valid", "pool"] = "raw"
+    """How task posteriors become one (theory.md Prop 2)."""
+    none_weights: bool = True
+    """True: weight "none" samples by class (Prop 8 (i)); False: offsets at test time (Prop 8 (ii))."""
+    none_clip: float = 10.0
+    """"none" weights are clipped at this multiple of their median."""
+    shared_depth: int | None = None
+    """Shared blocks; none = the search decides."""
+    task_weights: tuple[float, ...] | None = None
+    """Weights of the tasks in joint training, sum 1; none = the search decides."""
+    seed: int = 0
+    """Seed of the initial weights, the sub-samples, the order of images and their augmentation."""
+    batch_size: int = 128
+    """Images per step."""
+    weight_decay: float = 5e-4
+    """L2 penalty on convolutions and classifiers."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    amp: Literal["none", "bfloat16"] = "none"
+    """Type of the forward pass; bfloat16 is faster where the processor has it."""
+    threads: int = 1
+    """CPU threads of the process."""
+    device: str = "cpu"
+    """Torch device."""
+    train: Schedule = field(default_factory=Schedule)
+    """The only stage of one-stage methods."""
+    warmup: Warmup = field(default_factory=Warmup)
+    """Stage 0: the common warm-up."""
+    tasks: Schedule = field(default_factory=Schedule)
+    """Stage 1: each task alone (costs K passes per epoch)."""
+    search: Search = field(default_factory=Search)
+    """Statistics and search."""
+    joint: Schedule = field(default_factory=Schedule)
+    """Stage 2: weighted joint training."""
+    refit: Refit = field(default_factory=Refit)
+    """Stage 3: decoders on the frozen encoder."""
+
+    def __post_init__(self) -> None:
+        if self.task_weights is not None and (
+            abs(sum(self.task_weights) - 1) > 1e-6 or min(self.task_weights) <= 0
+        ):
+            raise ValueError(f"task_weights {list(self.task_weights)} must be positive and sum to 1.")
+        if self.imbalance_factor is not None and self.imbalance_factor < 1:
+            raise ValueError(f"imbalance_factor is {self.imbalance_factor}; it is largest over smallest class, >= 1.")
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"holdout is {self.holdout}; give the part of the training images to keep, 0 to below 1.")
+        for name in ("batch_size", "img_size", "num_tasks", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if not 0 <= self.refit.distill <= 1:
+            raise ValueError(f"refit.distill is {self.refit.distill}; it is a share, 0 to 1.")
+        stages = {"train": self.train, "warmup": self.warmup, "tasks": self.tasks, "joint": self.joint}
+        for name, stage in {**stages, "refit": self.refit}.items():
+            if stage.epochs < 0 or stage.lr < 0:
+                raise ValueError(f"{name} has epochs {stage.epochs} and lr {stage.lr}; neither may be negative.")
+
+    def passes(self) -> int:
+        """Passes over the training images in all stages, each task of stage 1 counted."""
+        if self.method != "osdtw":
+            return self.train.epochs
+        refit = self.refit.epochs if self.refit.decoders == "refit" else 0
+        return self.warmup.epochs + self.num_tasks * self.tasks.epochs + self.joint.epochs + refit
+
+
+def read_recipe(source: str | Path) -> Recipe:
+    """Read a recipe.
+
+    Args:
+        source: A TOML file, or the name of a packaged recipe ("digits_demo").
+
+    Returns:
+        The recipe, its missing fields at their defaults.
+
+    Raises:
+        FileNotFoundError: If there is no such file or packaged recipe.
+        ValueError: If the file is not TOML, has an unknown key, or a value of the wrong type.
+    """
+    path = Path(source)
+    if not path.is_file():
+        packaged = resources.files("osdtw_training") / "recipes" / f"{source}.toml"
+        if not packaged.is_file():
+            raise FileNotFoundError(f"No recipe {source}; give a TOML file or one of: {', '.join(packaged_recipes())}.")
+        path = Path(str(packaged))
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not a TOML file: {error}.") from error
+    try:
+        recipe = from_values(Recipe, values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    assert isinstance(recipe, Recipe)
+    return recipe
+
+
+def packaged_recipes() -> list[str]:
+    """Names of the recipes that come with the package."""
+    folder = resources.files("osdtw_training") / "recipes"
+    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def from_values(cls: type[Any], values: dict[str, Any], where: str = "") -> Any:
+    """Build a dataclass from plain values, strictly.
+
+    Args:
+        cls: The dataclass.
+        values: Values by field name; tables are dictionaries.
+        where: Name of the table, for messages.
+
+    Returns:
+        An instance of ``cls``.
+
+    Raises:
+        ValueError: If a key is unknown or a value has the wrong type.
+    """
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for key, value in values.items():
+        if key not in hints:
+            raise ValueError(f"unknown key {where + key!r}; known keys are {', '.join(hints)}.")
+        arguments[key] = _checked(hints[key], value, where + key)
+    return cls(**arguments)
+
+
+def to_values(recipe: Any) -> dict[str, Any]:
+    """A dataclass as plain values that `from_values` and JSON take; fields that are None are left out."""
+    return {
+        key: to_values(value) if dataclasses.is_dataclass(value) else list(value) if isinstance(value, tuple) else value
+        for key in (f.name for f in dataclasses.fields(recipe))
+        if (value := getattr(recipe, key)) is not None
+    }
+
+
+def _checked(kind: Any, value: Any, name: str) -> Any:
+    """The value, if it is of the annotated type."""
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        if not isinstance(value, dict):
+            raise ValueError(f"{name!r} must be a table, not {value!r}.")
+        return from_values(kind, value, f"{name}.")
+    origin, options = typing.get_origin(kind), typing.get_args(kind)
+    if origin is Literal:
+        if value not in options:
+            raise ValueError(f"{name!r} is {value!r}; choose one of {', '.join(map(repr, options))}.")
+        return value
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _checked(options[0], value, name)
+    if origin is tuple:
+        length = None if options[-1] is Ellipsis else len(options)
+        if not isinstance(value, list | tuple) or (length is not None and len(value) != length):
+            raise ValueError(f"{name!r} must be a list of {length or 'some'} numbers, not {value!r}.")
+        return tuple(_checked(options[0], item, name) for item in value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        raise ValueError(f"{name!r} must be of type {kind.__name__}, not {value!r}.")
+    return value

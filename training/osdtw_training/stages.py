@@ -1,0 +1,171 @@
+"""The method, stage by stage (arXiv 2605.24969, abstract; theory.md section 7).
+
+0. All tasks start from one common warm-up. 1. Each task is trained alone from there: its optimum and its
+statistics are known. The proxy then chooses the shared depth and the task weights. 2. The shared encoder is
+trained jointly with those weights. 3. Encoder and decoders are assembled: decoders refit on the frozen encoder,
+batch norm recalibrated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from osdtw_models.network import OsdtwNet
+from osdtw_models.partition import ClassPartition
+from torch import Tensor
+
+from osdtw_training import planning
+from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.engine import Loss, fit
+from osdtw_training.networks import (
+    at_depth,
+    average_encoder,
+    new_network,
+    recalibrate_batch_norm,
+    split_classifier,
+)
+from osdtw_training.objectives import TaskObjective, distillation, task_objectives
+from osdtw_training.recipe import Recipe
+from osdtw_training.runs import Run
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every stage needs."""
+
+    recipe: Recipe
+    run: Run
+    batches: Batches
+    counts: list[int]
+    partition: ClassPartition
+    objectives: list[TaskObjective]
+
+
+def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
+    """Run all stages; each goes on from its checkpoint if the run folder has one.
+
+    Args:
+        recipe: The recipe.
+        data: The images.
+        run: Run folder; gets checkpoints, statistics and ``plan.json``.
+
+    Returns:
+        The assembled network.
+    """
+    stage = prepare(recipe, data, run)
+    start = warm_up(stage)
+    tasks = train_tasks(stage, start)
+    plan = planning.choose(tasks, stage.objectives, stage.batches, recipe, run)
+    joint = train_jointly(stage, tasks, plan)
+    return assemble(stage, tasks, joint)
+
+
+def prepare(recipe: Recipe, data: LongTailedData, run: Run) -> Context:
+    """Partition the classes and set up each task's objective."""
+    partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
+    objectives = task_objectives(partition, data.counts, recipe.none_weights, recipe.none_clip)
+    batches = Batches(data.train, data.train_indices, recipe)
+    return Context(recipe, run, batches, data.counts, partition, [o.to(recipe.device) for o in objectives])
+
+
+def warm_up(stage: Context) -> OsdtwNet:
+    """Stage 0: a network that shares every block, trained on all tasks at once or on all classes as one task."""
+    recipe = stage.recipe
+    network = new_network(recipe, stage.partition, -1, _offsets(stage))
+    if recipe.warmup.objective == "tasks" or not stage.partition.has_none:
+        equal = [1 / stage.partition.num_tasks] * stage.partition.num_tasks
+        loss = _weighted_loss(network, stage.objectives, equal)
+        fit("warmup", network, [network], loss, stage.batches, recipe.warmup, recipe, stage.run)
+        return network
+    single = ClassPartition.single(stage.partition.num_classes)
+    plain = new_network(recipe, single)
+    objective = task_objectives(single, stage.counts)[0].to(recipe.device)
+
+    def loss_plain(images: Tensor, labels: Tensor) -> Tensor:
+        return objective(plain.forward_task(images, 0), labels)
+
+    fit("warmup", plain, [plain], loss_plain, stage.batches, recipe.warmup, recipe, stage.run)
+    split_classifier(plain, network)
+    return network
+
+
+def train_tasks(stage: Context, start: OsdtwNet) -> OsdtwNet:
+    """Stage 1: each task alone, from the common start; decoder k of the result is the whole network of task k."""
+    recipe = stage.recipe
+    network = at_depth(start, recipe, 0)
+    for k in network.tasks:
+
+        def loss(images: Tensor, labels: Tensor, k: int = k) -> Tensor:
+            return stage.objectives[k](network.forward_task(images, k), labels)
+
+        first = recipe.warmup.epochs  # all tasks see the same images in the same order
+        fit(f"task{k}", network, [network.decoders[k]], loss, stage.batches, recipe.tasks, recipe, stage.run, first)
+    return network
+
+
+def train_jointly(stage: Context, tasks: OsdtwNet, plan: planning.Choice) -> OsdtwNet:
+    """Stage 2: the shared encoder, started from the task networks' weighted average, and all decoders."""
+    recipe = stage.recipe
+    network = new_network(recipe, stage.partition, plan.shared_depth, _offsets(stage))
+    average_encoder(network, tasks, plan.task_weights)
+    loss = _weighted_loss(network, stage.objectives, plan.task_weights)
+    first = recipe.warmup.epochs + recipe.tasks.epochs
+    fit("joint", network, [network], loss, stage.batches, recipe.joint, recipe, stage.run, first)
+    return network
+
+
+def assemble(stage: Context, tasks: OsdtwNet, joint: OsdtwNet) -> OsdtwNet:
+    """Stage 3: the joint encoder with the recipe's decoders, batch norm recalibrated.
+
+    Refit decoders start from stage 2's: the decoders of stage 1 do not fit an encoder that has moved.
+    """
+    recipe = stage.recipe
+    if recipe.refit.decoders == "tasks":
+        own = {k: v for k, v in tasks.state_dict().items() if k in joint.state_dict() and k.startswith("decoders.")}
+        joint.load_state_dict(own, strict=False)
+    if recipe.refit.decoders == "refit":
+        loss = _refit_loss(joint, tasks, stage)
+        first = recipe.warmup.epochs + recipe.tasks.epochs + recipe.joint.epochs
+        fit("refit", joint, list(joint.decoders), loss, stage.batches, recipe.refit, recipe, stage.run, first)
+    recalibrate_batch_norm(joint, stage.batches)
+    return joint
+
+
+def _weighted_loss(network: OsdtwNet, objectives: Sequence[TaskObjective], weights: Sequence[float]) -> Loss:
+    """Sum over tasks of weight times mean loss over the batch."""
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        logits = network.forward_tasks(images)
+        each = [w * objective(z, labels) for w, objective, z in zip(weights, objectives, logits, strict=True)]
+        return torch.stack(each).sum()
+
+    return loss
+
+
+def _refit_loss(network: OsdtwNet, tasks: OsdtwNet, stage: Context) -> Loss:
+    """Each decoder's own loss on the frozen encoder, in part replaced by the stage-1 network's posterior."""
+    share = stage.recipe.refit.distill
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            shared = network.forward_encoder(images)
+        total = torch.zeros((), device=images.device)
+        for k, objective in enumerate(stage.objectives):
+            logits = network.forward_decoder(shared, k)
+            total = total + (1 - share) * objective(logits, labels)
+            if share:
+                with torch.no_grad():
+                    teacher = tasks.forward_task(images, k)
+                total = total + share * distillation(logits, teacher)
+        return total
+
+    return loss
+
+
+def _offsets(stage: Context) -> list[list[float]] | None:
+    """Offsets that the network must apply at test time: only without "none" weights (Prop 8 (ii))."""
+    if stage.recipe.none_weights or not stage.partition.has_none:
+        return None
+    return [objective.offsets.tolist() for objective in stage.objectives]
