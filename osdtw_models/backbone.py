@@ -87,6 +87,7 @@ class Stem(nn.Module):
         self.bn1 = nn.BatchNorm2d(out_chs, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H, W)."""
         return F.relu(self.bn1(self.conv1(x)), inplace=True)
 
 
@@ -114,6 +115,7 @@ class BasicBlock(nn.Module):
         self.pad_chs = (out_chs - in_chs) // 2
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, in, H, W) -> (B, out, H / stride, W / stride)."""
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.bn2(self.conv2(y))
         if self.stride > 1:

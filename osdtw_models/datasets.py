@@ -25,7 +25,10 @@ SPLITS = ("train", "test")
 DIGITS_TEST_PER_CLASS = 60
 CIFAR100_HUB = "uoft-cs/cifar100"
 # SHA-256 over the pixels of each split in canonical order (see `canonical_order`).
-CIFAR100_SHA256 = {"train": "c6565a0d397a2d59918c63fa0070447a44b6ff839a11c9a1400f784d488f80ed", "test": "9f7e17c248ca45617b6ed9569739d8711763ba2ada668d22ec42b4605a59868e"}
+CIFAR100_SHA256 = {
+    "train": "c6565a0d397a2d59918c63fa0070447a44b6ff839a11c9a1400f784d488f80ed",
+    "test": "9f7e17c248ca45617b6ed9569739d8711763ba2ada668d22ec42b4605a59868e",
+}
 
 
 @dataclass(frozen=True)
@@ -195,6 +198,9 @@ def image_folder(root: Path, img_size: int) -> ImageSet:
 
 def split_folder(root: Path, split: str) -> Path:
     """The folder of a split: ``root/train`` and ``root/test`` (or ``val``) where they exist, else ``root``.
+
+    Returns:
+        The folder that holds the class folders.
 
     Raises:
         FileNotFoundError: If the folder, or the test images of a folder with ``train/``, do not exist.

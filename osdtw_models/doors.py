@@ -36,6 +36,12 @@ def run_door(prog: str, act: Callable[[list[str]], None], argv: Sequence[str] | 
 
     Returns:
         Exit code: 0; 2 after an expected error, told in one sentence; 130 after Ctrl-C.
+
+    Raises:
+        ValueError: Only with ``--debug``: the error itself instead of its sentence.
+        OSError: Likewise.
+        ModuleNotFoundError: Likewise.
+        FloatingPointError: Likewise.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:

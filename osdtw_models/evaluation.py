@@ -45,7 +45,7 @@ def evaluate_logits(
     yield "balanced", mean_accuracy(accuracies, range(logits.shape[1]))
     if partition is not None and partition.has_none:
         names = ("head", "tail") if partition.num_tasks == 2 else tuple(f"task{k}" for k in range(partition.num_tasks))
-        for name, classes in zip(names, partition.tasks, strict=True):
+        for name, classes in zip(names, partition.to_lists(), strict=True):
             yield name, mean_accuracy(accuracies, classes)
         task = partition.task_of_class
         yield "task_right", 100 * (task[predicted] == task[labels]).double().mean().item()
@@ -104,6 +104,9 @@ def calibration_error(probabilities: Tensor, labels: Tensor, bins: int = CALIBRA
         probabilities: Class probabilities, shape (N, C).
         labels: Class labels, shape (N,).
         bins: Number of bins; each is open on the left and closed on the right, as in MiSLAS.
+
+    Returns:
+        The error in percent.
     """
     confidence, predicted = probabilities.max(-1)
     right = (predicted == labels).double()

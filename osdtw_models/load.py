@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from textwrap import shorten
-from typing import Any, cast
 
 import timm
 from huggingface_hub import snapshot_download
@@ -54,7 +53,7 @@ def load_model(source: str | Path) -> OsdtwNet:
         raise ValueError(
             f"{folder / CONFIG} builds a {type(model).__name__}, not a classifier; save the whole network."
         )
-    claimed = cast("dict[str, Any]", model.pretrained_cfg)["num_classes"]
+    claimed = model.pretrained_cfg["num_classes"]
     if claimed != model.num_classes:  # timm takes this as a wish for new classes and leaves them untrained
         raise ValueError(
             f"{folder / CONFIG} says {claimed} classes in one place and {model.num_classes} in another; save the "

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -45,6 +45,9 @@ class OsdtwNet(nn.Module):
     Raises:
         ValueError: If an argument is out of range or does not fit ``num_classes``.
     """
+
+    class_position: Tensor
+    pretrained_cfg: dict[str, Any]  # put there by timm's builder
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class OsdtwNet(nn.Module):
         self.num_features = backbone.num_features * self.partition.num_tasks
         self.feature_info = backbone.feature_info()
 
-        place = {"device": device, "dtype": dtype}
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
         numbers = range(1, backbone.num_blocks + 1)
         self.encoder = nn.Sequential(
             OrderedDict((f"block{i}", backbone.block(i, in_chans, **place)) for i in numbers if i <= depth)
@@ -119,6 +122,11 @@ class OsdtwNet(nn.Module):
     def tasks(self) -> range:
         """Task indices 0 .. K-1."""
         return range(self.partition.num_tasks)
+
+    @property
+    def branches(self) -> list[Decoder]:
+        """The decoders, typed."""
+        return [cast("Decoder", decoder) for decoder in self.decoders]
 
     @property
     def logit_offsets(self) -> list[Tensor] | None:
@@ -156,7 +164,7 @@ class OsdtwNet(nn.Module):
     def forward_features(self, x: Tensor) -> Tensor:
         """Last feature maps of all decoders, one after another: shape (B, K * features, H', W')."""
         shared = self.forward_encoder(x)
-        return torch.cat([self._decode(decoder, shared) for decoder in self.decoders], dim=1)
+        return torch.cat([self._decode(decoder, shared) for decoder in self.branches], dim=1)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Pool, classify and fuse feature maps of `forward_features`; ``pre_logits`` stops after pooling."""
@@ -188,7 +196,7 @@ class OsdtwNet(nn.Module):
 
     def forward_decoder(self, shared: Tensor, task: int) -> Tensor:
         """Logits of one task from the shared feature maps, shape (B, n_k + 1)."""
-        decoder = self.decoders[task]
+        decoder = self.branches[task]
         pooled = self.global_pool(self._decode(decoder, shared))
         return decoder.classifier(F.dropout(pooled, self.drop_rate, self.training))
 
@@ -196,7 +204,7 @@ class OsdtwNet(nn.Module):
         """Fuse task logits into class logits of the original class order, shape (B, C)."""
         return fuse(task_logits, self.fusion, self.logit_offsets).index_select(1, self.class_position)
 
-    def _decode(self, decoder: nn.Module, shared: Tensor) -> Tensor:
+    def _decode(self, decoder: Decoder, shared: Tensor) -> Tensor:
         if self.grad_checkpointing and not torch.jit.is_scripting():
             return checkpoint_seq(decoder.block_list(), shared)
         return decoder.forward_features(shared)
@@ -204,13 +212,13 @@ class OsdtwNet(nn.Module):
     def _classify(self, pooled: Tensor) -> list[Tensor]:
         pooled = F.dropout(pooled, self.drop_rate, self.training)
         parts = pooled.chunk(len(self.decoders), dim=1)
-        return [decoder.classifier(part) for decoder, part in zip(self.decoders, parts, strict=True)]
+        return [decoder.classifier(part) for decoder, part in zip(self.branches, parts, strict=True)]
 
     # -- timm's protocol -------------------------------------------------------------------------------------
 
     def get_classifier(self) -> tuple[nn.Module, ...]:
         """The classifiers, one per task."""
-        return tuple(decoder.classifier for decoder in self.decoders)
+        return tuple(decoder.classifier for decoder in self.branches)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Give the network new classes: the first half becomes the head, as without counts.
@@ -230,7 +238,7 @@ class OsdtwNet(nn.Module):
             self._register_offsets(None, weight.device)
         self.num_classes = num_classes
         self.class_counts = None
-        for decoder, outputs in zip(self.decoders, self.partition.output_sizes, strict=True):
+        for decoder, outputs in zip(self.branches, self.partition.output_sizes, strict=True):
             if num_classes:
                 decoder.classifier = nn.Linear(
                     self.backbone.num_features, outputs, device=weight.device, dtype=weight.dtype
@@ -256,9 +264,7 @@ class OsdtwNet(nn.Module):
 
         return layer
 
-    def _register_offsets(
-        self, logit_offsets: Sequence[Sequence[float]] | None, device: torch.device | None
-    ) -> None:
+    def _register_offsets(self, logit_offsets: Sequence[Sequence[float]] | None, device: torch.device | None) -> None:
         self.has_offsets = logit_offsets is not None
         for k in self.tasks:
             values = None
@@ -280,6 +286,8 @@ class Decoder(nn.Module):
         blocks: Blocks d+1 .. L by name; empty when everything is shared.
         classifier: From pooled features to the task's classes and "none".
     """
+
+    classifier: nn.Module
 
     def __init__(self, blocks: dict[str, nn.Module], classifier: nn.Module) -> None:
         super().__init__()
@@ -369,4 +377,4 @@ def _pool(global_pool: str, num_classes: int) -> SelectAdaptivePool2d:
         raise ValueError(
             f"global_pool is {global_pool!r}; choose 'avg' or 'max' ('' only without classifiers, num_classes=0)."
         )
-    return SelectAdaptivePool2d(pool_type=global_pool, flatten=True) if global_pool else SelectAdaptivePool2d(pool_type="")
+    return SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))

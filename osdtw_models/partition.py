@@ -43,9 +43,7 @@ class ClassPartition:
             )
 
     @classmethod
-    def from_counts(
-        cls, counts: Sequence[int], num_tasks: int = 2, threshold: int | None = None
-    ) -> ClassPartition:
+    def from_counts(cls, counts: Sequence[int], num_tasks: int = 2, threshold: int | None = None) -> ClassPartition:
         """Split classes by how many training images they have, most frequent task first.
 
         Args:

@@ -8,26 +8,62 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 
+from osdtw_models.network import OsdtwNet
 from osdtw_models.pixels import IMAGE_SUFFIXES, read_pixels
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 
 
 class Classifier(Protocol):
-    """Anything that turns normalised images into logits: a network or an ONNX file."""
+    """Anything that turns normalised images (B, C, H, W) into logits: a network or an ONNX file."""
 
-    label_names: list[str] | None
-    task_classes: list[list[int]]
-    mean: Sequence[float]
-    std: Sequence[float]
-    input_size: Sequence[int]
+    @property
+    def label_names(self) -> list[str] | None:
+        """Name of each class, if known."""
 
-    def task_logits(self, images: Array) -> list[Array]:
-        """Logits of every task, "none" last, from images (B, C, H, W)."""
+    @property
+    def task_classes(self) -> list[list[int]]:
+        """Class indices of each task."""
 
-    def logits(self, images: Array) -> Array:
-        """Fused logits (B, C) in class order from images (B, C, H, W)."""
+    @property
+    def mean(self) -> Sequence[float]:
+        """Mean per channel, of pixels scaled to 0 .. 1."""
+
+    @property
+    def std(self) -> Sequence[float]:
+        """Standard deviation per channel."""
+
+    @property
+    def input_size(self) -> Sequence[int]:
+        """Channels, height and width of the images."""
+
+    def outputs(self, images: Array) -> list[Array]:
+        """Fused logits (B, classes), then the logits of every task, "none" last."""
+
+
+class TorchClassifier:
+    """A network as a `Classifier`.
+
+    Args:
+        model: The network, in evaluation mode.
+    """
+
+    def __init__(self, model: OsdtwNet) -> None:
+        self.model = model
+        config = model.pretrained_cfg
+        self.label_names: list[str] | None = list(config["label_names"]) if config.get("label_names") else None
+        self.task_classes = model.partition.to_lists()
+        self.mean: Sequence[float] = config["mean"]
+        self.std: Sequence[float] = config["std"]
+        self.input_size: Sequence[int] = config["input_size"]
+
+    @torch.inference_mode()
+    def outputs(self, images: Array) -> list[Array]:
+        """Fused logits (B, classes), then the logits of every task, "none" last, from images (B, C, H, W)."""
+        tasks = self.model.forward_tasks(torch.from_numpy(images))
+        return [logits.numpy() for logits in (self.model.fuse(tasks), *tasks)]
 
 
 @dataclass(frozen=True)
@@ -49,7 +85,9 @@ class Prediction:
     none: list[float]
 
 
-def predict_files(classifier: Classifier, files: Sequence[Path], topk: int = 5, batch_size: int = 64) -> list[Prediction]:
+def predict_files(
+    classifier: Classifier, files: Sequence[Path], topk: int = 5, batch_size: int = 64
+) -> list[Prediction]:
     """Classify image files.
 
     Args:
@@ -70,10 +108,10 @@ def predict_files(classifier: Classifier, files: Sequence[Path], topk: int = 5, 
     for start in range(0, len(files), batch_size):
         chosen = files[start : start + batch_size]
         images = np.stack([preprocess(read_pixels(file, classifier.input_size[-1]), classifier) for file in chosen])
-        probabilities = softmax(classifier.logits(images))
-        tasks = classifier.task_logits(images) if len(classifier.task_classes) > 1 else []
-        none = np.stack([softmax(logits)[:, -1] for logits in tasks], 1) if tasks else np.zeros((len(chosen), 0))
-        for file, row, absent in zip(chosen, probabilities, none, strict=True):
+        fused, *tasks = classifier.outputs(images)
+        probabilities = softmax(fused)
+        none = [softmax(logits)[:, -1] for logits in tasks] if len(tasks) > 1 else []
+        for i, (file, row) in enumerate(zip(chosen, probabilities, strict=True)):
             best = np.argsort(-row, kind="stable")[:topk].tolist()
             predictions.append(
                 Prediction(
@@ -81,7 +119,7 @@ def predict_files(classifier: Classifier, files: Sequence[Path], topk: int = 5, 
                     [names[c] if names else str(c) for c in best],
                     [float(row[c]) for c in best],
                     [task_of[c] for c in best],
-                    [float(value) for value in absent],
+                    [float(task[i]) for task in none],
                 )
             )
     return predictions
@@ -99,17 +137,21 @@ def preprocess(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], classifi
     """
     mean = np.asarray(classifier.mean, dtype=np.float32)
     std = np.asarray(classifier.std, dtype=np.float32)
-    return ((pixels.astype(np.float32) / 255 - mean) / std).transpose(2, 0, 1)
+    floats = (pixels.astype(np.float32) / np.float32(255) - mean) / std
+    return floats.transpose(2, 0, 1).astype(np.float32)
 
 
 def softmax(logits: Array) -> Array:
     """Probabilities along the last axis."""
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
-    return shifted / shifted.sum(-1, keepdims=True)
+    return (shifted / shifted.sum(-1, keepdims=True)).astype(np.float32)
 
 
 def image_files(paths: Sequence[str | Path]) -> list[Path]:
     """The files named, and for folders all images below them, in alphabetical order.
+
+    Returns:
+        Image files.
 
     Raises:
         FileNotFoundError: If a path does not exist, or a folder holds no image.

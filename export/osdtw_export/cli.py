@@ -7,7 +7,10 @@ one sentence instead of a traceback.
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -18,6 +21,13 @@ if TYPE_CHECKING:
 
 DEFAULT_SOURCE = "osdtw_resnet32"
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
+
+PREDICT_EXAMPLES = """\
+examples:
+  osdtw-predict photo.jpg                          the packaged osdtw_resnet32
+  osdtw-predict --model runs/birds photos/         your own training on a folder of images
+  osdtw-predict --model birds.onnx --json a.jpg    an exported file, machine-readable
+"""
 
 EXAMPLES = """\
 examples:
@@ -47,13 +57,34 @@ def main(argv: list[str] | None = None) -> int:
         ValueError: Only with ``--debug``: the error itself instead of its sentence.
         OSError: Likewise.
     """
+    return _run(_export_parser(), _export, argv)
+
+
+def predict(argv: list[str] | None = None) -> int:
+    """``osdtw-predict``: classify image files with a network or an ONNX file.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+
+    Returns:
+        Exit code, as for `main`.
+
+    Raises:
+        ValueError: Only with ``--debug``, as for `main`.
+        OSError: Likewise.
+    """
+    return _run(_predict_parser(), _predict, argv)
+
+
+def _run(parser: _Parser, act: Callable[[argparse.Namespace], None], argv: list[str] | None) -> int:
+    """One sentence per expected error; `osdtw_models.doors` does the same, but importing it imports torch."""
     debug = "--debug" in (sys.argv[1:] if argv is None else argv)
     try:
-        _export(_parser().parse_args(argv))
+        act(parser.parse_args(argv))
     except (ValueError, OSError) as error:
         if debug:
             raise
-        print(f"osdtw-export: {_sentence(error)}", file=sys.stderr)
+        print(f"{parser.prog}: {_sentence(error)}", file=sys.stderr)
         return 2
     return 0
 
@@ -61,16 +92,71 @@ def main(argv: list[str] | None = None) -> int:
 class _Parser(argparse.ArgumentParser):
     """A parser whose mistakes are errors like all others."""
 
+    def __init__(self, prog: str, description: str, examples: str) -> None:
+        super().__init__(
+            prog, description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        self.add_argument("--debug", action="store_true", help="show all messages and whole tracebacks")
+
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see osdtw-export --help.")
+        raise ValueError(f"{message}; see {self.prog} --help.")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _predict_parser() -> _Parser:
     parser = _Parser(
-        prog="osdtw-export",
-        description="Write a trained OSDTW network as one ONNX file that carries its labels and preprocessing.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "osdtw-predict",
+        "Classify images: the most probable classes, the task that each belongs to, and each task's 'none'.",
+        PREDICT_EXAMPLES,
+    )
+    parser.add_argument("paths", nargs="+", metavar="FILE", help="image files, or folders of them")
+    parser.add_argument(
+        "--model",
+        default=DEFAULT_SOURCE,
+        metavar="SOURCE",
+        help=f"an .onnx file, a model name, a run folder, or hf-hub:org/name (default: {DEFAULT_SOURCE})",
+    )
+    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes per image (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object per image")
+    return parser
+
+
+def _predict(options: argparse.Namespace) -> None:
+    """Load, classify, print."""
+    if options.topk < 1:
+        raise ValueError(f"--topk is {options.topk}; it must be at least 1.")
+    from osdtw_models.predict import Classifier, TorchClassifier, image_files, predict_files
+
+    files = image_files(options.paths)
+    classifier: Classifier
+    if options.model.endswith(".onnx"):
+        _need_extra("onnxruntime")
+        from osdtw_export.runtime import OnnxClassifier
+
+        classifier = OnnxClassifier(options.model)
+    else:
+        from osdtw_models.load import load_model
+
+        classifier = TorchClassifier(load_model(options.model))
+    for found in predict_files(classifier, files, options.topk):
+        if options.json:
+            print(json.dumps({**dataclasses.asdict(found), "file": str(found.file)}))
+            continue
+        none = "".join(f"  none{k} {value:.2f}" for k, value in enumerate(found.none))
+        best = "  ".join(f"{name} {p:.2f}" for name, p in zip(found.labels, found.probabilities, strict=True))
+        print(f"{found.file}: {best}   [task {found.tasks[0]}{none}]")
+
+
+def _need_extra(*modules: str) -> None:
+    missing = [name for name in modules if find_spec(name) is None]
+    if missing:
+        raise ValueError(f"{missing[0]} is not installed; run pip install 'osdtw-models[export]'.")
+
+
+def _export_parser() -> _Parser:
+    parser = _Parser(
+        "osdtw-export",
+        "Write a trained OSDTW network as one ONNX file that carries its labels and preprocessing.",
+        EXAMPLES,
     )
     parser.add_argument("--onnx", action="store_true", help="the format to write (the only one so far)")
     parser.add_argument(
@@ -81,7 +167,6 @@ def _parser() -> argparse.ArgumentParser:
         f"(default: {DEFAULT_SOURCE})",
     )
     parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="the file to write (default: <name>.onnx)")
-    parser.add_argument("--debug", action="store_true", help="show the exporter's messages and whole tracebacks")
     return parser
 
 
@@ -89,9 +174,7 @@ def _export(options: argparse.Namespace) -> None:
     """Load, export, tell."""
     if not options.onnx:
         raise ValueError("No format to write; pass --onnx.")
-    missing = [name for name in EXTRA if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"{missing[0]} is not installed; run pip install 'osdtw-models[export]'.")
+    _need_extra(*EXTRA)
     from osdtw_export.graph import describe, export_onnx
     from osdtw_models.load import load_model
 

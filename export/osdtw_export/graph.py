@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import onnx
 import safetensors.torch
@@ -123,8 +123,8 @@ def describe(model: OsdtwNet, source: str, label_names: list[str] | None = None)
     Raises:
         ValueError: If the label names or the preprocessing do not fit the network.
     """
-    config = cast("dict[str, Any]", model.pretrained_cfg)
-    data = resolve_model_data_config(model)  # type: ignore[no-untyped-call]
+    config = model.pretrained_cfg
+    data = resolve_model_data_config(model)
     weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
     return Metadata(
         architecture=config["architecture"],

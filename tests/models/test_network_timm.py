@@ -39,14 +39,14 @@ def test_new_classes_get_new_classifiers_on_the_old_features(build, images, task
     net = build(task_classes=tasks)
     features = net.forward_features(images)
     net.get_submodule("encoder.block1").requires_grad_(False)
-    net.train().reset_classifier(8)
+    net.reset_classifier(8)
     classifiers = net.get_classifier()
     assert len(classifiers) == len(tasks)
     assert [layer.out_features for layer in classifiers] == list(net.partition.output_sizes)
-    assert all(layer.training and layer.weight.dtype == torch.float64 for layer in classifiers)
+    assert not any(layer.training for layer in classifiers)
+    assert all(layer.weight.dtype == torch.float64 for layer in classifiers)
     assert all(p.requires_grad for layer in classifiers for p in layer.parameters())
     assert not any(p.requires_grad for p in net.get_submodule("encoder.block1").parameters())
-    net.eval()
     assert net.num_classes == net.partition.num_classes == net(images).shape[1] == 8
     assert torch.equal(net.forward_features(images), features)
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from osdtw_models.datasets import ImageSet, has_test_split, read_images
 from torch import Tensor
 
+from osdtw_models.datasets import ImageSet, has_test_split, read_images
 from osdtw_training.recipe import Recipe
 
 
@@ -112,9 +112,7 @@ def long_tail(labels: np.ndarray[Any, Any], counts: list[int], seed: int) -> lis
     return chosen
 
 
-def hold_out(
-    labels: np.ndarray[Any, Any], chosen: list[int], part: float, seed: int
-) -> tuple[list[int], list[int]]:
+def hold_out(labels: np.ndarray[Any, Any], chosen: list[int], part: float, seed: int) -> tuple[list[int], list[int]]:
     """Split indices into a training and a held-out part, class by class.
 
     Args:

@@ -101,13 +101,13 @@ def heat_map(terms: proxy.Terms, plan: dict[str, Any]) -> Figure:
     excess = (terms.proxy - terms.proxy.min()).numpy()
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     axes = figure.subplots()
-    logit = np.log(terms.weights[:, 1] / terms.weights[:, 0]).numpy()
+    logit = terms.weights[:, 1].logit().numpy()
     image = axes.pcolormesh(logit, np.arange(len(excess)), np.log10(excess + 1e-3 * excess.max()), cmap="viridis")
     ticks = np.array([0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95])
     axes.set_xticks(np.log(ticks / (1 - ticks)), [f"{tick:g}" for tick in ticks])
     head, tail = plan["task_weights"]
     axes.plot(np.log(tail / head), plan["shared_depth"], "r*", markersize=14, label="plan")
-    axes.set(xlabel="tail weight", ylabel="shared blocks", title="Proxy over depth and weights (log scale, dark is good)")
+    axes.set(xlabel="tail weight", ylabel="shared blocks", title="Proxy by depth and weight (dark is good)")
     axes.legend(loc="upper right")
     figure.colorbar(image, label="log10 of nats above the least")
     return figure

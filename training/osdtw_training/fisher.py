@@ -20,10 +20,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from osdtw_models.network import OsdtwNet
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from osdtw_models.network import OsdtwNet
 from osdtw_training.data import Batches
 from osdtw_training.objectives import TaskObjective
 
@@ -102,10 +102,10 @@ def measure(
             real = task.gradients(images, own, objective.offsets)
             scores.append({name: weights.view(-1, *[1] * (g.ndim - 1)) * g for name, g in real.items()})
         for k, first in enumerate(scores):
-            for l, second in enumerate(scores):
+            for m, second in enumerate(scores):
                 for name in first:
                     value = torch.einsum("b,b...->...", train_mean, first[name] * second[name])
-                    key = f"{k}.{l}.{name}"
+                    key = f"{k}.{m}.{name}"
                     cross[key] = cross[key] + value if key in cross else value
     blocks = tuple(_gather(sums, cross, f"block{i}.") for i in range(1, network.backbone.num_blocks + 1))
     return Statistics(blocks, int(counts.sum()), damping)
@@ -191,7 +191,7 @@ def _gather(sums: Sequence[_Sums], cross: dict[str, Tensor], prefix: str) -> Blo
     tasks = range(len(sums))
     return BlockStatistics(
         curvature=torch.stack([flat(task.sums["curvature"]) for task in sums]),
-        scores=torch.stack([torch.stack([flat(cross, f"{k}.{l}.") for l in tasks]) for k in tasks]),
+        scores=torch.stack([torch.stack([flat(cross, f"{k}.{m}.") for m in tasks]) for k in tasks]),
         target=torch.stack([flat(task.sums["target"]) for task in sums]),
         optimum=torch.stack([flat(task.parameters) for task in sums]),
     )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from osdtw_models.network import OsdtwNet, convert_checkpoint
-from osdtw_models.partition import ClassPartition
 from timm import create_model
 
+from osdtw_models.network import OsdtwNet, convert_checkpoint
+from osdtw_models.partition import ClassPartition
 from osdtw_training.data import Batches
 from osdtw_training.recipe import Recipe
 
@@ -37,7 +37,7 @@ def new_network(
         },
     )
     assert isinstance(model, OsdtwNet)
-    return model.to(recipe.device, memory_format=torch.channels_last)
+    return model.to(recipe.device).to(memory_format=torch.channels_last)
 
 
 def at_depth(network: OsdtwNet, recipe: Recipe, shared_depth: int) -> OsdtwNet:
@@ -63,14 +63,16 @@ def split_classifier(plain: OsdtwNet, network: OsdtwNet) -> None:
     """
     state = {key: value for key, value in plain.state_dict().items() if key.startswith("encoder.")}
     network.load_state_dict(state, strict=False)
-    rows = plain.decoders[0].classifier
-    for classes, decoder in zip(network.partition.tasks, network.decoders, strict=True):
+    (rows,) = plain.get_classifier()
+    for classes, classifier in zip(network.partition.tasks, network.get_classifier(), strict=True):
+        assert isinstance(rows, torch.nn.Linear)
+        assert isinstance(classifier, torch.nn.Linear)
         own = list(classes)
         other = [c for c in range(network.num_classes) if c not in set(own)]
         with torch.no_grad():
-            decoder.classifier.weight.copy_(torch.cat([rows.weight[own], rows.weight[other].mean(0, keepdim=True)]))
+            classifier.weight.copy_(torch.cat([rows.weight[own], rows.weight[other].mean(0, keepdim=True)]))
             none = rows.bias[other].mean() + torch.tensor(float(len(other))).log()
-            decoder.classifier.bias.copy_(torch.cat([rows.bias[own], none.view(1)]))
+            classifier.bias.copy_(torch.cat([rows.bias[own], none.view(1)]))
 
 
 def average_encoder(network: OsdtwNet, source: OsdtwNet, weights: Sequence[float]) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from osdtw_models.partition import ClassPartition
 from torch import Tensor
+
+from osdtw_models.partition import ClassPartition
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,9 @@ class TaskObjective:
         Args:
             logits: Task logits, shape (B, n_k + 1).
             labels: Class labels, shape (B,).
+
+        Returns:
+            Losses in nats, shape (B,).
         """
         losses = F.cross_entropy(logits.float() + self.offsets, self.label_map[labels], reduction="none")
         return self.class_weights[labels] * losses
@@ -100,8 +104,13 @@ def distillation(student: Tensor, teacher: Tensor) -> Tensor:
     Args:
         student: Task logits, shape (B, n_k + 1).
         teacher: Task logits of the network to follow, same shape.
+
+    Returns:
+        The divergence in nats.
     """
     return F.kl_div(
-        torch.log_softmax(student.float(), -1), torch.log_softmax(teacher.float(), -1), log_target=True,
+        torch.log_softmax(student.float(), -1),
+        torch.log_softmax(teacher.float(), -1),
+        log_target=True,
         reduction="batchmean",
     )

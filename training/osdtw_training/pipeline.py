@@ -6,20 +6,22 @@ import contextlib
 import io
 import json
 import platform
+import shutil
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from timm.models import save_for_hf
+
 from osdtw_models.datasets import ImageSet
 from osdtw_models.evaluation import class_accuracies, evaluate_logits, predict_images
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
-from timm.models import save_for_hf
-
 from osdtw_training import figures, stages
 from osdtw_training.data import LongTailedData, load_data
 from osdtw_training.methods import balanced_softmax
@@ -78,6 +80,9 @@ def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Resu
 def check(recipe: Recipe, data: LongTailedData) -> ClassPartition:
     """The partition of a run's classes, after everything that can be wrong before training was looked at.
 
+    Returns:
+        The partition.
+
     Raises:
         ValueError: If there are fewer classes than tasks, the head threshold leaves a task empty, or no method
             has anything to train.
@@ -123,8 +128,7 @@ def save_network(network: OsdtwNet, run: Run, class_names: tuple[str, ...]) -> N
             safe_serialization=True,
         )
         for name in ("model.safetensors", "config.json"):
-            content = (Path(folder) / name).read_bytes()
-            write_whole(run.folder / name, lambda path, content=content: path.write_bytes(content))
+            write_whole(run.folder / name, partial(shutil.copyfile, Path(folder) / name))
 
 
 def evaluate(
@@ -170,9 +174,7 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _figures_of(
-    network: OsdtwNet, images: ImageSet, partition: ClassPartition, counts: list[int]
-) -> dict[str, Any]:
+def _figures_of(network: OsdtwNet, images: ImageSet, partition: ClassPartition, counts: list[int]) -> dict[str, Any]:
     logits, labels = predict_images(network.cpu(), images.images), images.labels
     values: dict[str, Any] = {
         name: None if value != value else round(value, 4)

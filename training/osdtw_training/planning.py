@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from osdtw_models.network import OsdtwNet
 
+from osdtw_models.network import OsdtwNet
 from osdtw_training import fisher, proxy
 from osdtw_training.data import Batches
 from osdtw_training.objectives import TaskObjective
@@ -18,8 +18,7 @@ from osdtw_training.runs import Run
 
 STATISTICS = "statistics"
 NORMALISATION = (
-    "Task weights sum to 1 and multiply each task's loss averaged over all N training images, "
-    "'none' images included."
+    "Task weights sum to 1 and multiply each task's loss averaged over all N training images, 'none' images included."
 )
 NOT_CALIBRATED = (
     "The level of the terms is not calibrated yet: in deep networks the variance terms come out too large, "
@@ -90,23 +89,27 @@ def plan_from_statistics(run: Run, recipe: Recipe) -> Choice:
     started = time.perf_counter()
     plans = {
         factor: proxy.search(
-            statistics, recipe.search.weights, recipe.search.damping * factor,
-            shared_depth=recipe.shared_depth, task_weights=recipe.task_weights,
+            statistics,
+            recipe.search.weights,
+            recipe.search.damping * factor,
+            shared_depth=recipe.shared_depth,
+            task_weights=recipe.task_weights,
         )
         for factor in (1.0, 0.1, 10.0)
     }
     plan = plans[1.0]
-    choice = Choice(plan.shared_depth, plan.task_weights)
+    choice = _choice(plan)
     values = {
         "source": "search",
         **_choice_values(choice),
         "level_calibrated": False,
+        "weights_at_grid_edge": plan.edge,
         "notes": [NORMALISATION, NOT_CALIBRATED],
         "why": reason(plan),
         "terms_nats": _term_values(plan),
         "noise_scale": plan.noise_scale,
         "damping": recipe.search.damping * statistics.damping,
-        "damping_sensitivity": {str(f): _choice_values(Choice(p.shared_depth, p.task_weights)) for f, p in plans.items()},
+        "damping_sensitivity": {str(factor): _choice_values(_choice(found)) for factor, found in plans.items()},
         "seconds": {"statistics": round(seconds, 2), "search": round(time.perf_counter() - started, 3)},
     }
     run.write_json("plan.json", values)
@@ -141,14 +144,16 @@ def reason(plan: proxy.Plan) -> str:
     terms, depth = plan.terms, plan.shared_depth
     column = int((terms.weights - torch.tensor(plan.task_weights, dtype=torch.float64)).abs().sum(1).argmin())
     blocks = len(terms.decoder_variance) - 1
-    shared = (terms.encoder_variance + terms.encoder_bias)[:, column]
+    # Entry b of both: what block b + 1 costs when shared, and what it would cost in every decoder.
+    shared = (terms.encoder_variance + terms.encoder_bias)[:, column].diff()
+    private = -terms.decoder_variance.diff()
     text = f"Sharing {depth} of {blocks} blocks costs {terms.proxy[depth, column]:.4g} nats by the proxy"
     if depth < blocks:
-        cost, saving = shared[depth + 1] - shared[depth], terms.decoder_variance[depth] - terms.decoder_variance[depth + 1]
-        text += f"; the next block would add {cost:.3g} when shared and save {saving:.3g} of decoder variance"
+        text += f"; the next block would add {shared[depth]:.3g} and save {private[depth]:.3g} of decoder variance"
     if depth > 0:
-        cost, saving = shared[depth] - shared[depth - 1], terms.decoder_variance[depth - 1] - terms.decoder_variance[depth]
-        text += f"; the last shared one adds {cost:.3g} and saves {saving:.3g}"
+        text += f"; the last shared one adds {shared[depth - 1]:.3g} and saves {private[depth - 1]:.3g}"
+    if plan.edge:
+        text += "; the least proxy lay at the edge of the weight grid, so the weights are equal instead"
     return text + "."
 
 
@@ -184,6 +189,9 @@ def save_statistics(run: Run, statistics: fisher.Statistics, seconds: float) -> 
 def load_statistics(run: Run) -> tuple[fisher.Statistics, float]:
     """Statistics of a run folder, and the seconds they took.
 
+    Returns:
+        The statistics and the seconds.
+
     Raises:
         FileNotFoundError: If the run has none yet.
     """
@@ -199,6 +207,10 @@ def load_statistics(run: Run) -> tuple[fisher.Statistics, float]:
         for i in range(1, state["blocks"] + 1)
     )
     return fisher.Statistics(blocks, state["num_images"], state["damping"]), state["seconds"]
+
+
+def _choice(plan: proxy.Plan) -> Choice:
+    return Choice(plan.shared_depth, plan.task_weights)
 
 
 def _choice_values(choice: Choice) -> dict[str, Any]:

@@ -50,12 +50,15 @@ class Plan:
         task_weights: Weight of each task's mean loss over all N images; they sum to 1.
         terms: The error terms the choice was made from.
         noise_scale: Factor that the displacement allowed on the sampling noise.
+        edge: Whether the least proxy lay at the edge of the weight grid, where the expansion is not to be
+            trusted (section 9, 7); the weights are then equal and the depth is the best one for them.
     """
 
     shared_depth: int
     task_weights: tuple[float, ...]
     terms: Terms
     noise_scale: float
+    edge: bool
 
 
 def search(
@@ -83,11 +86,13 @@ def search(
         weights = weight_grid(len(statistics.blocks[0].curvature), points)
     terms = error_terms(statistics, weights, damping)
     scale = noise_scale(statistics, damping * statistics.damping)
-    if shared_depth is not None:
-        depth, index = shared_depth, int(terms.proxy[shared_depth].argmin())
-    else:
-        depth, index = divmod(int(terms.proxy.argmin()), len(terms.weights))
-    return Plan(depth, tuple(terms.weights[index].tolist()), terms, scale)
+    depths = slice(None) if shared_depth is None else slice(shared_depth, shared_depth + 1)
+    depth, index = divmod(int(terms.proxy[depths].argmin()), len(weights))
+    edge = len(weights) > 1 and bool((weights[index] == weights.min()).any())
+    if edge:
+        index = int((weights - 1 / weights.shape[1]).abs().sum(1).argmin())
+        depth = int(terms.proxy[depths, index].argmin())
+    return Plan(depth + (shared_depth or 0), tuple(weights[index].tolist()), terms, scale, edge)
 
 
 def error_terms(statistics: Statistics, weights: Tensor, damping: float = 1.0) -> Terms:
@@ -177,15 +182,18 @@ def noise_scale(statistics: Statistics, gamma: float) -> float:
     Args:
         statistics: Statistics of the trained tasks.
         gamma: Damping added to the curvature.
+
+    Returns:
+        The factor, above 0 and at most 1.
     """
     shown, expected = 0.0, 0.0
     for block in statistics.blocks:
         noise = sampling_noise(block, statistics.num_images, gamma)
         metric = block.target.double().sum(0)
-        for k, l in itertools.combinations(range(len(block.optimum)), 2):
-            difference = block.optimum[k].double() - block.optimum[l].double()
+        for k, m in itertools.combinations(range(len(block.optimum)), 2):
+            difference = block.optimum[k].double() - block.optimum[m].double()
             shown += float((metric * difference.square()).sum())
-            expected += float((metric * (noise[k, k] + noise[l, l] - 2 * noise[k, l])).sum())
+            expected += float((metric * (noise[k, k] + noise[m, m] - 2 * noise[k, m])).sum())
     return min(1.0, shown / expected) if expected > 0 else 1.0
 
 

@@ -8,13 +8,14 @@ state the fields that make a published number.
 from __future__ import annotations
 
 import dataclasses
-import tomllib
 import types
 import typing
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
+
+import tomllib
 
 
 @dataclass(frozen=True)
@@ -131,9 +132,7 @@ class Recipe:
     """Stage 3: decoders on the frozen encoder."""
 
     def __post_init__(self) -> None:
-        if self.task_weights is not None and (
-            abs(sum(self.task_weights) - 1) > 1e-6 or min(self.task_weights) <= 0
-        ):
+        if self.task_weights is not None and (abs(sum(self.task_weights) - 1) > 1e-6 or min(self.task_weights) <= 0):
             raise ValueError(f"task_weights {list(self.task_weights)} must be positive and sum to 1.")
         if self.imbalance_factor is not None and self.imbalance_factor < 1:
             raise ValueError(f"imbalance_factor is {self.imbalance_factor}; it is largest over smallest class, >= 1.")

@@ -38,7 +38,7 @@ class Run:
     def __init__(self, folder: str | Path, resume: bool = False) -> None:
         self.folder = Path(folder)
         if (self.folder / "recipe.json").exists() and not resume:
-            raise FileExistsError(f"{self.folder} holds a run already; pass --resume to go on or choose another --output.")
+            raise FileExistsError(f"{self.folder} holds a run; pass --resume to go on or choose another --output.")
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
 
     def write_json(self, name: str, value: Any) -> None:
@@ -48,6 +48,9 @@ class Run:
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file of the run folder.
+
+        Returns:
+            Its content.
 
         Raises:
             FileNotFoundError: If the run has no such file.
@@ -83,6 +86,9 @@ class Run:
 
     def load_checkpoint(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and state of a stage's checkpoint, or None if it has none yet.
+
+        Returns:
+            The pair, or None.
 
         Raises:
             ValueError: If the file is damaged.

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from osdtw_models.network import OsdtwNet
-from osdtw_models.partition import ClassPartition
 from torch import Tensor
 
+from osdtw_models.network import OsdtwNet
+from osdtw_models.partition import ClassPartition
 from osdtw_training import planning
 from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.engine import Loss, fit
@@ -120,6 +120,9 @@ def assemble(stage: Context, tasks: OsdtwNet, joint: OsdtwNet) -> OsdtwNet:
     """Stage 3: the joint encoder with the recipe's decoders, batch norm recalibrated.
 
     Refit decoders start from stage 2's: the decoders of stage 1 do not fit an encoder that has moved.
+
+    Returns:
+        The assembled network; ``joint`` itself, changed.
     """
     recipe = stage.recipe
     if recipe.refit.decoders == "tasks":

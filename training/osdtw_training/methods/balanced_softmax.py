@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from osdtw_models.network import OsdtwNet
-from osdtw_models.partition import ClassPartition
 from torch import Tensor
 
+from osdtw_models.network import OsdtwNet
+from osdtw_models.partition import ClassPartition
 from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
