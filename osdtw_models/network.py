@@ -23,6 +23,11 @@ from osdtw_models.backbone import CifarResNet
 from osdtw_models.fusion import FUSION_RULES, fuse
 from osdtw_models.partition import ClassPartition
 
+OTHER_PARTITION = (
+    "The checkpoint was trained on another partition of the classes into tasks; create the model with the "
+    "checkpoint's task_classes (see its config.json)."
+)
+
 
 class OsdtwNet(nn.Module):
     """Shared encoder, one decoder per task, fused logits in the original class order.
@@ -82,9 +87,9 @@ class OsdtwNet(nn.Module):
         self.grad_checkpointing = False
         self.head_hidden_size = backbone.num_features
         # A network without classifiers still has its tasks: they decide how many decoders there are.
-        listed = sum(len(task) for task in task_classes) if task_classes is not None else len(class_counts or (0, 1))
-        self.partition = ClassPartition.resolve(num_classes or listed, task_classes, class_counts)
         self.class_counts = None if class_counts is None else [int(count) for count in class_counts]
+        listed = sum(len(task) for task in task_classes) if task_classes else len(self.class_counts or (0, 1))
+        self.partition = ClassPartition.resolve(num_classes or listed, task_classes, self.class_counts)
         if fusion == "pool" and self.partition.num_tasks > 2:
             raise ValueError(f"fusion 'pool' is defined for 2 tasks, not {self.partition.num_tasks}; use 'raw'.")
         self.num_features = backbone.num_features * self.partition.num_tasks
@@ -104,7 +109,8 @@ class OsdtwNet(nn.Module):
         )
         self.global_pool = _pool(global_pool, num_classes)
         self.register_buffer("class_position", self.partition.class_position.to(device))
-        self._register_offsets(logit_offsets, device)
+        self._register_offsets(logit_offsets, device, dtype)
+        self.register_load_state_dict_pre_hook(_refuse_other_tasks)  # type: ignore[no-untyped-call]
         first = "encoder.block1.conv1" if depth else tuple(f"decoders.{k}.block1.conv1" for k in self.tasks)
         self._traits: dict[str, Any] = {"first_conv": first}
         self._model_args = self.model_args()
@@ -131,7 +137,7 @@ class OsdtwNet(nn.Module):
     @property
     def logit_offsets(self) -> list[Tensor] | None:
         """Log-offsets of each task (Prop 8 (ii)), or None where the logits are balanced already."""
-        if not self.has_offsets:
+        if self._offset_lists is None:
             return None
         return [self.get_buffer(f"offsets{k}") for k in self.tasks]
 
@@ -144,8 +150,8 @@ class OsdtwNet(nn.Module):
         }
         if self.class_counts is not None:
             args["class_counts"] = self.class_counts
-        if self.logit_offsets is not None:
-            args["logit_offsets"] = [offsets.tolist() for offsets in self.logit_offsets]
+        if self._offset_lists is not None:
+            args["logit_offsets"] = self._offset_lists
         return args
 
     # -- forward ---------------------------------------------------------------------------------------------
@@ -190,7 +196,7 @@ class OsdtwNet(nn.Module):
 
     def forward_encoder(self, x: Tensor) -> Tensor:
         """Shared feature maps after block d."""
-        if self.grad_checkpointing and not torch.jit.is_scripting():
+        if self.grad_checkpointing:
             return checkpoint_seq(self.encoder, x)
         return self.encoder(x)
 
@@ -205,7 +211,7 @@ class OsdtwNet(nn.Module):
         return fuse(task_logits, self.fusion, self.logit_offsets).index_select(1, self.class_position)
 
     def _decode(self, decoder: Decoder, shared: Tensor) -> Tensor:
-        if self.grad_checkpointing and not torch.jit.is_scripting():
+        if self.grad_checkpointing:
             return checkpoint_seq(decoder.block_list(), shared)
         return decoder.forward_features(shared)
 
@@ -235,7 +241,7 @@ class OsdtwNet(nn.Module):
         if num_classes:
             self.partition = ClassPartition.from_counts(counts, num_tasks=len(self.decoders))
             self.register_buffer("class_position", self.partition.class_position.to(weight.device))
-            self._register_offsets(None, weight.device)
+            self._register_offsets(None)
         self.num_classes = num_classes
         self.class_counts = None
         for decoder, outputs in zip(self.branches, self.partition.output_sizes, strict=True):
@@ -264,17 +270,25 @@ class OsdtwNet(nn.Module):
 
         return layer
 
-    def _register_offsets(self, logit_offsets: Sequence[Sequence[float]] | None, device: torch.device | None) -> None:
-        self.has_offsets = logit_offsets is not None
+    def _register_offsets(
+        self,
+        logit_offsets: Sequence[Sequence[float]] | None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        if logit_offsets is not None:
+            lengths, sizes = [len(task) for task in logit_offsets], list(self.partition.output_sizes)
+            if lengths != sizes:
+                raise ValueError(
+                    f"logit_offsets has lengths {lengths} but the tasks have {sizes} outputs; give one offset per "
+                    "output, 'none' last."
+                )
+            logit_offsets = [[float(offset) for offset in task] for task in logit_offsets]
+        self._offset_lists = logit_offsets
         for k in self.tasks:
             values = None
             if logit_offsets is not None:
-                if [len(task) for task in logit_offsets] != list(self.partition.output_sizes):
-                    raise ValueError(
-                        f"logit_offsets has lengths {[len(task) for task in logit_offsets]} but the tasks have "
-                        f"{list(self.partition.output_sizes)} outputs; give one offset per output, 'none' last."
-                    )
-                values = torch.tensor(logit_offsets[k], device=device)
+                values = torch.tensor(logit_offsets[k], device=device, dtype=dtype or torch.get_default_dtype())
             # Not persistent: offsets are arguments of the model and travel in config.json.
             self.register_buffer(f"offsets{k}", values, persistent=False)
 
@@ -307,69 +321,13 @@ class Decoder(nn.Module):
         return x
 
 
-def convert_checkpoint(state_dict: dict[str, Tensor], model: OsdtwNet) -> dict[str, Tensor]:
-    """Fit a saved network to the model's shared depth, and refuse one of other tasks.
-
-    A shallower model gets the shared blocks copied into each decoder: the same function. A deeper one would
-    have to merge decoders that differ, which no renaming can do.
-
-    Args:
-        state_dict: Saved tensors.
-        model: The network that will load them.
-
-    Returns:
-        Tensors under the model's names; unchanged where the depths agree.
-
-    Raises:
-        ValueError: If the checkpoint shares fewer blocks than the model, or has other tasks.
-    """
-    saved_tasks = {int(key.split(".")[1]) for key in state_dict if key.startswith("decoders.")}
-    tasks = len(model.decoders)
-    if len(saved_tasks) != tasks:
-        raise ValueError(
-            f"The checkpoint has {len(saved_tasks)} tasks but the model has {tasks}; create the model with the "
-            "checkpoint's task_classes (see its config.json)."
-        )
-    state_dict = dict(state_dict)
-    position = state_dict.get("class_position")
-    if position is not None and len(position) != model.num_classes:
-        state_dict["class_position"] = model.class_position  # new classes: the classifiers start anew
-    elif position is not None and not _same_tasks(state_dict, model):
-        raise ValueError(
-            "The checkpoint was trained on another partition of the classes into tasks; create the model with the "
-            "checkpoint's task_classes (see its config.json)."
-        )
-    shared = max((_block_number(key) for key in state_dict if key.startswith("encoder.")), default=0)
-    if shared < model.shared_depth and tasks > 1:
-        raise ValueError(
-            f"The checkpoint shares {shared} blocks but the model {model.shared_depth}; decoders that differ cannot "
-            f"be merged, so choose shared_depth of at most {shared}."
-        )
-    converted = {}
-    for key, value in state_dict.items():
-        number = _block_number(key)
-        tail = key.split(".", 1 if key.startswith("encoder.") else 2)[-1]
-        if key.startswith("encoder.") and number > model.shared_depth:
-            converted.update({f"decoders.{k}.{tail}": value.clone() for k in range(tasks)})
-        elif key.startswith("decoders.") and 0 < number <= model.shared_depth:
-            converted[f"encoder.{tail}"] = value  # one task only: its decoder's blocks are the encoder's
-        else:
-            converted[key] = value
-    return converted
-
-
-def _block_number(key: str) -> int:
-    found = re.search(r"\bblock(\d+)\.", key)
-    return int(found.group(1)) if found else 0
-
-
-def _same_tasks(state_dict: dict[str, Tensor], model: OsdtwNet) -> bool:
-    if model.class_position.is_meta:
-        return True
-    outputs = tuple(state_dict[f"decoders.{k}.classifier.bias"].shape[0] for k in model.tasks)
-    return outputs == model.partition.output_sizes and torch.equal(
-        state_dict["class_position"].cpu(), model.class_position.cpu()
-    )
+def _refuse_other_tasks(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Stop before weights of another partition are loaded: they would fit, and every class would be wrong."""
+    own, saved = cast("OsdtwNet", module).class_position, state_dict.get(f"{prefix}class_position")
+    if saved is None or saved.shape != own.shape or saved.is_meta or own.is_meta:
+        return
+    if not torch.equal(saved.cpu(), own.cpu()):
+        raise ValueError(OTHER_PARTITION)
 
 
 def _pool(global_pool: str, num_classes: int) -> SelectAdaptivePool2d:

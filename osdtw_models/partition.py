@@ -90,6 +90,7 @@ class ClassPartition:
         num_classes: int,
         task_classes: Sequence[Sequence[int]] | None = None,
         class_counts: Sequence[int] | None = None,
+        num_tasks: int = 2,
     ) -> ClassPartition:
         """Partition of a model from its arguments: explicit tasks, else counts, else the first half as head.
 
@@ -97,9 +98,10 @@ class ClassPartition:
             num_classes: Number of classes C.
             task_classes: One list of class indices per task.
             class_counts: Training images per class (length C).
+            num_tasks: Number of tasks where none are given; C if there are fewer classes.
 
         Returns:
-            The partition; one task if C is 1.
+            The partition.
 
         Raises:
             ValueError: If an argument does not fit ``num_classes``.
@@ -118,7 +120,7 @@ class ClassPartition:
                 )
             return partition
         counts = [1] * num_classes if class_counts is None else class_counts
-        return cls.from_counts(counts, num_tasks=min(2, num_classes))
+        return cls.from_counts(counts, num_tasks=min(num_tasks, num_classes))
 
     @classmethod
     def single(cls, num_classes: int) -> ClassPartition:

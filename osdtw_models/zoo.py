@@ -15,7 +15,9 @@ from typing import Any
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 
 from osdtw_models.backbone import CifarResNet
-from osdtw_models.network import OsdtwNet, convert_checkpoint
+from osdtw_models.checkpoint import convert_checkpoint
+from osdtw_models.network import OsdtwNet
+from osdtw_models.partition import ClassPartition
 
 WEIGHTS = Path(__file__).parent / "weights"
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
@@ -52,12 +54,14 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(name: str, backbone: CifarResNet, pretrained: bool, **kwargs: Any) -> OsdtwNet:
+    if kwargs.get("class_counts") is not None:
+        kwargs["class_counts"] = [int(count) for count in kwargs["class_counts"]]  # an array compares element-wise
     cfg = kwargs.get("pretrained_cfg")
     saved = kwargs.get("pretrained_model_args")
     if pretrained and saved is None and not isinstance(cfg, dict):
         saved = released_args(name, str(cfg) if cfg else None)
     if saved:
-        _adopt(saved, kwargs)
+        kwargs = _under_users_arguments(saved, kwargs)
     # Deeper than the first two stages the tasks part: where the field's multi-branch networks part, too.
     kwargs.setdefault("shared_depth", 1 + 2 * backbone.blocks_per_stage)
     model: OsdtwNet = build_model_with_cfg(
@@ -72,21 +76,28 @@ def _create(name: str, backbone: CifarResNet, pretrained: bool, **kwargs: Any) -
     return model
 
 
-def _adopt(saved: dict[str, Any], kwargs: dict[str, Any]) -> None:
-    """Make a checkpoint's arguments the defaults of ``kwargs``, its tasks only where they still apply.
+def _under_users_arguments(saved: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Put a checkpoint's plan under the arguments of the user.
 
-    timm has put a local or Hub checkpoint's arguments into ``kwargs`` already, as if the user had; they are told
-    apart by being equal.
+    timm has copied the plan of a ``config.json`` into ``kwargs`` already, so an argument that equals the saved one
+    counts as not given. New classes or counts are split into the checkpoint's number of tasks, for its decoders are
+    as many; whether the tasks agree with the checkpoint is checked at loading.
+
+    Returns:
+        The arguments to build the network with.
     """
-    tasks = ("task_classes", "class_counts", "logit_offsets")
-    classes = sum(len(task) for task in saved["task_classes"])
-    new_classes = kwargs.get("num_classes") not in (None, 0, classes)
-    new_tasks = any(key in kwargs and kwargs[key] != saved.get(key) for key in tasks[:2])
-    for key, value in saved.items():
-        if not (key in tasks and (new_classes or new_tasks)):
-            kwargs.setdefault(key, value)
-        elif kwargs.get(key) == value:
-            kwargs.pop(key)
+    given = {key: value for key, value in kwargs.items() if key not in saved or value != saved[key]}
+    plan = dict(saved)
+    old_classes = sum(len(task) for task in saved["task_classes"])
+    num_classes = given.get("num_classes") or old_classes
+    if num_classes != old_classes:
+        plan.pop("class_counts", None)
+        plan.pop("logit_offsets", None)
+    if "task_classes" not in given and (num_classes != old_classes or "class_counts" in given):
+        counts = given.get("class_counts")
+        partition = ClassPartition.resolve(num_classes, class_counts=counts, num_tasks=len(saved["task_classes"]))
+        plan["task_classes"] = partition.to_lists()
+    return {**plan, **given}
 
 
 def released_args(name: str, tag: str | None = None) -> dict[str, Any] | None:

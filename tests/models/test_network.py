@@ -3,6 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
+
+from osdtw_models.backbone import CifarResNet
+from osdtw_models.network import OsdtwNet
 
 HALVES = [[0, 1, 2], [3, 4, 5]]
 SHUFFLED = [[4, 1], [5, 0, 3, 2]]
@@ -101,6 +105,15 @@ def test_decoders_start_from_weights_of_their_own(build):
     net = build(shared_depth=3)
     first, second = (net.get_submodule(f"decoders.{k}.block4.conv1").weight for k in (0, 1))
     assert not torch.equal(first, second)
+
+
+def test_weights_start_as_wide_as_their_inputs_ask():
+    net = OsdtwNet(CifarResNet(32), 100)
+    layers = [layer for layer in net.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        spread = (2 / layer.weight[0].numel()) ** 0.5
+        assert layer.weight.std().item() == pytest.approx(spread, rel=0.1)
+        assert layer.bias is None or not layer.bias.any()
 
 
 def test_dropout_acts_in_training_only(build, images):

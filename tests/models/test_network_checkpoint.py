@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from osdtw_models.network import convert_checkpoint
+from osdtw_models.checkpoint import convert_checkpoint
 
 TASKS = [[4, 1], [5, 0, 3, 2]]
 
@@ -76,3 +76,11 @@ def test_new_classes_keep_the_order_of_the_new_model(build):
     model = build(num_classes=4, task_classes=[[3, 0], [2, 1]])
     converted = convert_checkpoint(build(task_classes=TASKS).state_dict(), model)
     assert converted["class_position"].tolist() == [1, 3, 2, 0]
+
+
+def test_weights_of_another_partition_are_refused_on_every_way_in():
+    net = create_model("osdtw_resnet14", num_classes=4, class_counts=[4, 3, 2, 1])
+    other = create_model("osdtw_resnet14", num_classes=4, class_counts=[1, 2, 3, 4])
+    with pytest.raises(ValueError, match="another partition"):
+        other.load_state_dict(net.state_dict())
+    assert torch.equal(other.class_position, other.partition.class_position)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -61,6 +62,11 @@ def test_arguments_reach_the_network():
     assert [values.tolist() for values in net.logit_offsets] == [[0.5, 1.0, 1.5]] * 2
 
 
+def test_counts_may_be_an_array():
+    counts = np.bincount([0, 1, 1, 1, 2, 3, 3])
+    assert create_model("osdtw_resnet14", num_classes=4, class_counts=counts).partition.tasks == ((1, 3), (0, 2))
+
+
 def test_an_unknown_argument_is_an_error():
     with pytest.raises(TypeError, match="shared_dept"):
         create_model("osdtw_resnet14", shared_dept=3)
@@ -105,7 +111,7 @@ class TestRelease:
 
     def test_new_classes_keep_the_trained_blocks(self):
         trained = create_model("osdtw_resnet32", pretrained=True).state_dict()
-        net = create_model("osdtw_resnet32", pretrained=True, num_classes=10)
+        net = create_model("osdtw_resnet32", pretrained=True, num_classes=10).eval()
         assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
         blocks = [name for name in trained if "block" in name]
         assert all(torch.equal(net.state_dict()[name], trained[name]) for name in blocks)

@@ -2,7 +2,6 @@
 
 import json
 
-import numpy as np
 import pytest
 import torch
 from timm.models import save_for_hf
@@ -49,12 +48,6 @@ def test_a_saved_network_comes_back_exactly(save, images, plan):
     assert again.model_args() == net.model_args()
     assert again.partition == net.partition
     assert torch.equal(again(images), net(images))
-
-
-def test_counts_may_be_an_array(save, images):
-    net, name = save(class_counts=np.array(COUNTS))
-    assert net.partition.tasks == BY_COUNTS
-    assert torch.equal(load(name, class_counts=np.array(COUNTS))(images), net(images))
 
 
 def test_the_plan_stands_in_config_json(save, tmp_path):

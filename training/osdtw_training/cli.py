@@ -85,7 +85,7 @@ def _train(argv: list[str]) -> None:
 
     from osdtw_training.pipeline import run_recipe
 
-    folder = options.output or Path("runs") / Path(name or options.recipe.data).stem
+    folder = options.output or Path("runs") / options.recipe.name
     result = run_recipe(options.recipe, folder, options.resume)
     split = "test" if "test" in result.results else "holdout"
     figures = {k: v for k, v in result.results.get(split, {}).items() if isinstance(v, float)}

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from timm import create_model
 
-from osdtw_models.network import OsdtwNet, convert_checkpoint
+from osdtw_models.checkpoint import convert_checkpoint
+from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training.data import Batches
 from osdtw_training.recipe import Recipe

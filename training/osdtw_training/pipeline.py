@@ -141,6 +141,7 @@ def evaluate(
     """
     seconds = sum(row["seconds"] for row in run.metrics())
     results: dict[str, Any] = {
+        "recipe": recipe.name,
         "method": recipe.method,
         "model": recipe.model,
         "data": recipe.data,

@@ -60,7 +60,7 @@ def choose(
     check_fixed(recipe, network.backbone.num_blocks, network.partition.num_tasks)
     if recipe.shared_depth is not None and recipe.task_weights is not None:
         choice = Choice(recipe.shared_depth, recipe.task_weights)
-        run.write_json("plan.json", {"source": "recipe", **_choice_values(choice)})
+        run.write_json("plan.json", {"source": "recipe", **_choice_values(choice), "notes": [NORMALISATION]})
         print(f"Plan given by the recipe: {_choice_text(choice)}.")
         return choice
     if run.load_checkpoint(STATISTICS) is None:

@@ -51,7 +51,7 @@ class Plan:
         terms: The error terms the choice was made from.
         noise_scale: Factor that the displacement allowed on the sampling noise.
         edge: Whether the least proxy lay at the edge of the weight grid, where the expansion is not to be
-            trusted (section 9, 7); the weights are then equal and the depth is the best one for them.
+            trusted (theory.md section 9); the weights are then equal and the depth is the best one for them.
     """
 
     shared_depth: int

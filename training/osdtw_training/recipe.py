@@ -8,14 +8,13 @@ state the fields that make a published number.
 from __future__ import annotations
 
 import dataclasses
+import tomllib
 import types
 import typing
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
-
-import tomllib
 
 
 @dataclass(frozen=True)
@@ -66,6 +65,8 @@ class Search:
 class Recipe:
     """Everything that decides a run's result."""
 
+    name: str = "unnamed"
+    """Name of the recipe; its file's name if the file states none."""
     method: Literal["osdtw", "balanced_softmax"] = "osdtw"
     """Training method; all methods share one engine."""
     model: str = "osdtw_resnet20"
@@ -180,7 +181,7 @@ def read_recipe(source: str | Path) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a TOML file: {error}.") from error
     try:
-        recipe = from_values(Recipe, values)
+        recipe = from_values(Recipe, {"name": path.stem, **values})
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     assert isinstance(recipe, Recipe)

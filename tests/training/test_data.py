@@ -1,0 +1,113 @@
+"""Long-tailed sub-samples are the field's; held-out images are never trained on."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from osdtw_models.datasets import digits
+from osdtw_training.data import hold_out, load_data, long_tail, profile
+
+CIFAR10 = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
+CIFAR100_TOTALS = {10: 19573, 20: 15907, 50: 12608, 100: 10847, 200: 9502}
+
+
+def ldam_drw(labels, classes, factor, seed):
+    """The reference's procedure (imbalance_cifar.py, "exp"), with NumPy's global generator as it uses it."""
+    sizes = [int(len(labels) / classes * (1 / factor) ** (c / (classes - 1.0))) for c in range(classes)]
+    np.random.seed(seed)
+    chosen = []
+    for c, size in zip(np.unique(labels), sizes, strict=True):
+        of_class = np.where(np.array(labels) == c)[0]
+        np.random.shuffle(of_class)
+        chosen += list(of_class[:size])
+    return chosen
+
+
+def test_the_profile_is_the_published_one():
+    assert profile(5000, 10, 100) == CIFAR10
+    assert {factor: sum(profile(500, 100, factor)) for factor in CIFAR100_TOTALS} == CIFAR100_TOTALS
+    counts = profile(500, 100, 100)
+    assert (sum(n > 100 for n in counts), sum(20 <= n <= 100 for n in counts)) == (35, 35)
+
+
+def test_the_profile_never_empties_a_class():
+    assert profile(3, 4, 1000)[-1] == 1
+    assert profile(7, 1, 100) == [7]
+
+
+@pytest.mark.parametrize("factor", [10, 100])
+@pytest.mark.parametrize("seed", [0, 3])
+def test_the_sub_sample_is_that_of_ldam_drw(factor, seed):
+    labels = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 200))
+    chosen = long_tail(labels, profile(200, 10, factor), seed)
+    assert chosen == ldam_drw(labels, 10, factor, seed)
+
+
+@st.composite
+def labelled(draw):
+    """Labels of a source, and an arbitrary choice of its images."""
+    labels = np.array(draw(st.lists(st.integers(0, 3), min_size=1, max_size=150)))
+    chosen = draw(st.sets(st.integers(0, len(labels) - 1), min_size=1))
+    return labels, sorted(chosen)
+
+
+@given(labelled(), st.sampled_from(["0", "0.05", "0.1", "0.25", "0.5"]), st.integers(0, 9))
+def test_held_out_and_training_images_part_each_class_rounded_down(drawn, part, seed):
+    labels, chosen = drawn
+    train, held = hold_out(labels, chosen, float(part), seed)
+    assert sorted(train + held) == chosen
+    assert (train, held) == (sorted(train), sorted(held))
+    for c in set(labels[chosen].tolist()):
+        assert sum(labels[held] == c) == math.floor(Fraction(part) * int(sum(labels[chosen] == c)))
+
+
+def test_held_out_images_depend_on_the_seed_and_not_on_the_order():
+    labels = np.repeat(np.arange(4), 50)
+    first, again, other = (hold_out(labels, list(range(200)), 0.1, seed)[1] for seed in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_a_run_has_long_tailed_training_and_whole_test_images(tiny):
+    data = load_data(tiny())
+    source, test = digits("train"), digits("test")
+    assert data.group_counts == profile(min(source.counts()), 10, 50)
+    assert [a - b for a, b in zip(data.group_counts, data.counts, strict=True)] == [n // 10 for n in data.group_counts]
+    assert not set(data.train_indices) & set(data.holdout_indices)
+    assert data.test.names == test.names
+    assert data.train.images.shape[1:] == (3, 16, 16)
+    assert data.train.names == tuple(source.names[i] for i in data.train_indices)
+    assert torch.equal(data.holdout.labels, source.labels[data.holdout_indices])
+
+
+def test_without_an_imbalance_factor_every_image_is_used(tiny):
+    data = load_data(tiny(imbalance_factor=None, holdout=0))
+    assert data.train_indices == list(range(len(digits("train"))))
+    assert len(data.holdout) == 0
+
+
+def folder_of(root, classes):
+    for name, number in classes.items():
+        (root / name).mkdir(parents=True)
+        for i in range(number):
+            Image.new("RGB", (20, 20), (10 * i, 0, 0)).save(root / name / f"{i}.png")
+
+
+def test_a_plain_folder_has_no_test_images(tiny, tmp_path):
+    folder_of(tmp_path, {"cat": 3, "dog": 2})
+    data = load_data(tiny(data=str(tmp_path), imbalance_factor=None))
+    assert data.test is None
+    assert data.counts == [3, 2]
+
+
+def test_a_class_in_only_one_of_the_two_folders_is_named(tiny, tmp_path):
+    folder_of(tmp_path / "train", {"cat": 3, "dog": 2})
+    folder_of(tmp_path / "test", {"cat": 1, "cow": 1})
+    with pytest.raises(ValueError, match="Class 'cow' is in only one"):
+        load_data(tiny(data=str(tmp_path), imbalance_factor=None))

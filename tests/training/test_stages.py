@@ -1,0 +1,168 @@
+"""The stages one by one: what each starts from, what it trains, which decoders the assembled network gets."""
+
+import pytest
+import torch
+
+from osdtw_models.fusion import fuse
+from osdtw_training import stages
+from osdtw_training.data import load_data
+from osdtw_training.engine import fit
+from osdtw_training.networks import new_network
+from osdtw_training.planning import Choice
+from osdtw_training.recipe import Refit, Schedule, Warmup
+from osdtw_training.runs import Run
+
+PLAN = Choice(3, (0.3, 0.7))
+ONCE = Schedule(1, 0.02)
+
+
+@pytest.fixture(scope="module")
+def data(tiny):
+    return load_data(tiny())
+
+
+@pytest.fixture
+def prepare(tiny, data, tmp_path):
+    def prepare(**changes):
+        return stages.prepare(tiny(**changes), data, Run(tmp_path / "run", resume=True))
+
+    return prepare
+
+
+@pytest.fixture
+def fitted(monkeypatch):
+    """Every stage that is fitted: name, first epoch, and the network's tensors before and after."""
+    kept = []
+
+    def spy(stage, network, trained, loss, batches, schedule, recipe, run, first_epoch=0):
+        before = {key: value.clone() for key, value in network.state_dict().items()}
+        fit(stage, network, trained, loss, batches, schedule, recipe, run, first_epoch)
+        after = {key: value.clone() for key, value in network.state_dict().items()}
+        kept.append((stage, first_epoch, before, after))
+
+    monkeypatch.setattr(stages, "fit", spy)
+    return kept
+
+
+def changed(before, after):
+    """Names of the tensors that a stage changed, up to the first two parts."""
+    return {".".join(key.split(".")[:2]) for key, value in after.items() if not torch.equal(value, before[key])}
+
+
+def networks(stage, depth=3):
+    """Two networks of random weights that stand for trained tasks and for a jointly trained network."""
+    tasks = new_network(stage.recipe, stage.partition, 0)
+    joint = new_network(stage.recipe, stage.partition, depth)
+    with torch.no_grad():
+        for parameter in joint.parameters():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    return tasks, joint
+
+
+def test_tasks_are_trained_alone_from_the_common_start_on_the_same_images(prepare, fitted):
+    stage = prepare(tasks=ONCE, warmup=Warmup(epochs=5))
+    start = new_network(stage.recipe, stage.partition)
+    stages.train_tasks(stage, start)
+    for k, (name, first, before, after) in enumerate(fitted):
+        assert (name, first) == (f"task{k}", 5)
+        assert changed(before, after) == {f"decoders.{k}"}
+        block = "block4.conv1.weight"
+        assert torch.equal(before[f"decoders.{k}.{block}"], start.state_dict()[f"encoder.{block}"])
+    assert len(fitted) == 2
+
+
+def test_joint_training_starts_from_the_average_and_trains_everything(prepare, fitted):
+    stage = prepare(joint=ONCE)
+    tasks, _ = networks(stage)
+    with torch.no_grad():
+        tasks.decoders[1].block2.conv1.weight.add_(1)
+    network = stages.train_jointly(stage, tasks, PLAN)
+    ((name, first, before, after),) = fitted
+    assert (name, first) == ("joint", stage.recipe.warmup.epochs + stage.recipe.tasks.epochs)
+    first, second = (decoder.block2.conv1.weight for decoder in tasks.decoders)
+    torch.testing.assert_close(before["encoder.block2.conv1.weight"], 0.3 * first + 0.7 * second)
+    assert changed(before, after) == {f"encoder.block{i}" for i in (1, 2, 3)} | {"decoders.0", "decoders.1"}
+    assert network.shared_depth == 3
+
+
+def test_the_joint_loss_is_the_weighted_sum_of_the_tasks_losses(prepare, monkeypatch):
+    stage, losses = prepare(), []
+    monkeypatch.setattr(stages, "fit", lambda *args: losses.append(args[3]))
+    network = stages.train_jointly(stage, networks(stage)[0], PLAN).eval()
+    images, labels = next(stage.batches.plain())
+    each = [stage.objectives[k](network.forward_task(images, k), labels) for k in range(2)]
+    assert losses[0](images, labels).item() == pytest.approx(float(0.3 * each[0] + 0.7 * each[1]), rel=1e-5)
+
+
+@pytest.mark.parametrize("decoders", ["refit", "joint", "tasks"])
+def test_the_recipe_decides_the_decoders(prepare, fitted, decoders):
+    stage = prepare(refit=Refit(epochs=1, lr=0.1, decoders=decoders))
+    tasks, joint = networks(stage)
+    sources = {"joint": joint, "refit": joint, "tasks": tasks}
+    source = {key: value.clone() for key, value in sources[decoders].named_parameters()}
+    encoder = {key: value.clone() for key, value in joint.encoder.named_parameters()}
+    network = stages.assemble(stage, tasks, joint)
+    assert all(torch.equal(value, encoder[key]) for key, value in network.encoder.named_parameters())
+    kept = {key: torch.equal(p, source[f"decoders.{key}"]) for key, p in network.decoders.named_parameters()}
+    assert set(kept.values()) == {decoders != "refit"}
+    if decoders == "refit":
+        ((_, _, before, after),) = fitted
+        assert changed(before, after) == {"decoders.0", "decoders.1"}  # the encoder's batch norm stays, too
+    else:
+        assert fitted == []
+
+
+def test_batch_norm_is_recalibrated_at_the_end(prepare):
+    stage = prepare(refit=Refit(decoders="joint"))
+    tasks, joint = networks(stage)
+    images, _ = next(stage.batches.plain())
+    expected = joint.encoder.block1.conv1(images).mean((0, 2, 3))
+    network = stages.assemble(stage, tasks, joint)
+    torch.testing.assert_close(network.encoder.block1.bn1.running_mean, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_the_refit_loss_mixes_labels_and_teachers(prepare, monkeypatch, share):
+    stage, losses = prepare(refit=Refit(epochs=1, distill=share)), []
+    monkeypatch.setattr(stages, "fit", lambda *args: losses.append(args[3]))
+    tasks, joint = (network.eval() for network in networks(stage))
+    images, labels = next(stage.batches.plain())
+    expected = 0
+    for k, objective in enumerate(stage.objectives):
+        student, teacher = joint.forward_task(images, k).log_softmax(1), tasks.forward_task(images, k).log_softmax(1)
+        divergence = (teacher.exp() * (teacher - student)).sum(1).mean()
+        expected = expected + (1 - share) * objective(joint.forward_task(images, k), labels) + share * divergence
+    monkeypatch.setattr(stages, "recalibrate_batch_norm", lambda *args: None)
+    stages.assemble(stage, tasks, joint)
+    loss = losses[0](images, labels)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+    loss.backward()
+    assert all(parameter.grad is None for parameter in [*joint.encoder.parameters(), *tasks.parameters()])
+    assert all(parameter.grad is not None for parameter in joint.decoders.parameters())
+
+
+@pytest.mark.parametrize("objective", ["balanced_softmax", "tasks"])
+def test_the_warm_up_shares_every_block(prepare, fitted, objective):
+    stage = prepare(warmup=Warmup(epochs=1, objective=objective))
+    network = stages.warm_up(stage)
+    assert network.shared_depth == 7
+    ((name, first, _, after),) = fitted
+    assert (name, first) == ("warmup", 0)
+    assert torch.equal(network.encoder.block7.conv2.weight, after["encoder.block7.conv2.weight"])
+    assert {key.split(".")[1] for key in after if key.startswith("decoders")} == (
+        {"0"} if objective == "balanced_softmax" else {"0", "1"}
+    )
+
+
+def test_without_none_weights_the_offsets_are_applied_at_test_time(prepare):
+    stage = prepare(none_weights=False, warmup=Warmup(), tasks=Schedule(), joint=Schedule(), refit=Refit())
+    tasks = stages.train_tasks(stage, stages.warm_up(stage))
+    network = stages.assemble(stage, tasks, stages.train_jointly(stage, tasks, PLAN))
+    offsets = [objective.offsets for objective in stage.objectives]
+    for one in (tasks, network):
+        assert all(torch.equal(a, b) for a, b in zip(one.logit_offsets, offsets, strict=True))
+    images, _ = next(stage.batches.plain(8))
+    expected = fuse(network.forward_tasks(images), "raw", offsets)[:, stage.partition.class_position]
+    torch.testing.assert_close(network(images), expected)
+    assert prepare().objectives[1].class_weights.unique().numel() > 1
+    assert new_network(prepare().recipe, stage.partition).logit_offsets is None
