@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from osdtw_models import create_model
 from osdtw_models.checkpoint import convert_checkpoint
 
 TASKS = [[4, 1], [5, 0, 3, 2]]

@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+from osdtw_models.backbone import CifarResNet
+from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import fisher
 from osdtw_training.data import Batches
 from osdtw_training.fisher import measure, stratified
-from osdtw_training.networks import new_network
 from osdtw_training.objectives import task_objectives
 
 COUNTS = [9, 5, 3, 1]
@@ -37,7 +38,8 @@ def problem(monkeypatch, noise, tiny, drawn):
     def problem(partition, samples):
         images = noise(labels=[c for c, n in enumerate(COUNTS) for _ in range(n)])
         recipe = tiny(img_size=8)
-        network = new_network(recipe, partition, 0).double()
+        arguments = {"num_classes": 4, "shared_depth": 0, "task_classes": partition.to_lists()}
+        network = OsdtwNet(CifarResNet(8), **arguments, dtype=torch.float64)
         for module in network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)

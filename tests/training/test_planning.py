@@ -5,11 +5,12 @@ import dataclasses
 import pytest
 import torch
 
+from osdtw_models.backbone import CifarResNet
+from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import fisher, planning
 from osdtw_training.data import Batches
 from osdtw_training.fisher import BlockStatistics, Statistics
-from osdtw_training.networks import new_network
 from osdtw_training.objectives import task_objectives
 from osdtw_training.planning import (
     check_fixed,
@@ -53,7 +54,8 @@ def trained(noise, tiny):
     images = noise(labels=[0] * 8 + [1] * 4 + [2] * 2 + [3])
     recipe = tiny(img_size=8)
     objectives = task_objectives(PARTITION, images.counts())
-    return new_network(recipe, PARTITION, 0), objectives, Batches(images, list(range(15)), recipe)
+    network = OsdtwNet(CifarResNet(8), 4, shared_depth=0, task_classes=PARTITION.to_lists())
+    return network, objectives, Batches(images, list(range(15)), recipe)
 
 
 def test_statistics_come_back_as_they_were_saved(run, statistics):
@@ -121,10 +123,10 @@ def test_the_table_shows_every_depth_and_marks_the_plan(run, tiny, statistics):
 
 
 def test_a_plan_given_by_the_recipe_skips_statistics_and_search(run, tiny, trained, never):
-    choice = choose(*trained, tiny(shared_depth=3, task_weights=(0.4, 0.6)), run)
-    assert (choice.shared_depth, choice.task_weights) == (3, (0.4, 0.6))
+    choice = choose(*trained, tiny(shared_depth=4, task_weights=(0.4, 0.6)), run)
+    assert (choice.shared_depth, choice.task_weights) == (4, (0.4, 0.6))
     plan = run.read_json("plan.json")
-    assert (plan["source"], plan["shared_depth"], plan["task_weights"]) == ("recipe", 3, [0.4, 0.6])
+    assert (plan["source"], plan["shared_depth"], plan["task_weights"]) == ("recipe", 4, [0.4, 0.6])
     assert run.load_checkpoint(planning.STATISTICS) is None
 
 
@@ -134,7 +136,7 @@ def test_statistics_are_measured_once(run, tiny, trained, monkeypatch):
     assert choose(*trained, tiny(), run) == choice
     statistics, _ = load_statistics(run)
     assert statistics.num_images == 15
-    assert len(statistics.blocks) == 7
+    assert len(statistics.blocks) == 4
 
 
 @pytest.mark.parametrize(

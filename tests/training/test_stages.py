@@ -91,7 +91,7 @@ def test_the_joint_loss_is_the_weighted_sum_of_the_tasks_losses(prepare, monkeyp
     network = stages.train_jointly(stage, networks(stage)[0], PLAN).eval()
     images, labels = next(stage.batches.plain())
     each = [stage.objectives[k](network.forward_task(images, k), labels) for k in range(2)]
-    assert losses[0](images, labels).item() == pytest.approx(float(0.3 * each[0] + 0.7 * each[1]), rel=1e-5)
+    assert losses[0](images, labels).item() == pytest.approx(0.3 * each[0].item() + 0.7 * each[1].item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("decoders", ["refit", "joint", "tasks"])
