@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 
@@ -55,10 +56,18 @@ def _evaluate(argv: list[str]) -> None:
             f"{options.data} has {len(images.class_names)} classes but {options.source} knows {model.num_classes}; "
             "evaluate on the classes it was trained on."
         )
+    labels = model.pretrained_cfg.get("label_names")
+    if labels and tuple(labels) != images.class_names:
+        odd = next(pair for pair in zip(labels, images.class_names, strict=True) if pair[0] != pair[1])
+        raise ValueError(
+            f"{options.data} has the class {odd[1]!r} where {options.source} knows {odd[0]!r}; evaluate on the classes "
+            "it was trained on, under the same names."
+        )
     logits = predict_images(model, images.images, options.batch_size)
     figures = dict(evaluate_logits(logits, images.labels, model.partition, model.class_counts))
     if options.json:
-        print(json.dumps({"source": options.source, "data": options.data, "images": len(images), **figures}))
+        known = {name: None if math.isnan(value) else value for name, value in figures.items()}
+        print(json.dumps({"source": options.source, "data": options.data, "images": len(images), **known}))
         return
     print(f"{options.source} on {len(images)} {options.split} images of {options.data}")
     for name, value in figures.items():

@@ -24,10 +24,10 @@ from osdtw_models.pixels import IMAGE_SUFFIXES, read_pixels
 SPLITS = ("train", "test")
 DIGITS_TEST_PER_CLASS = 60
 CIFAR100_HUB = "uoft-cs/cifar100"
-# SHA-256 over the pixels of each split in canonical order (see `canonical_order`).
+# SHA-256 over pixels and labels of each split in canonical order (see `canonical_order`).
 CIFAR100_SHA256 = {
-    "train": "c6565a0d397a2d59918c63fa0070447a44b6ff839a11c9a1400f784d488f80ed",
-    "test": "9f7e17c248ca45617b6ed9569739d8711763ba2ada668d22ec42b4605a59868e",
+    "train": "c9dfa2c3b288f16df79738424db879372cd17d801a3055bffd4d1f23e2288670",
+    "test": "ddf52dfc2b4569ac7b89efbef4a8c752599cbbd5ec5297f832777c524190b383",
 }
 
 
@@ -141,7 +141,8 @@ def cifar100(split: str, data_dir: str | None = None) -> ImageSet:
         found = sorted(folder.rglob(f"{split}-*.parquet"))
         images = _read_parquet(found, split) if found else _read_torchvision(folder, split)
     images, digests = canonical_order(images)
-    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    listed = "".join(f"{d}{y}" for d, y in zip(digests, images.labels.tolist(), strict=True))
+    digest = hashlib.sha256(listed.encode()).hexdigest()
     if digest != CIFAR100_SHA256[split]:
         raise ValueError(
             f"The {split} images under {data_dir or CIFAR100_HUB} are not those of CIFAR-100 "

@@ -31,6 +31,8 @@ def read_pixels(file: Path, img_size: int) -> Pixels:
         with Image.open(file, formats=IMAGE_FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise ValueError(f"{opened.width} x {opened.height} pixels are too many")
+            if opened.mode.startswith(("I", "F")):
+                raise ValueError("more than 8 bits a channel, which would be cut off; convert it to 8 bits")
             image = opened.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"Cannot read the image {file} ({_reason(file, error)}); mend it or remove it.") from error

@@ -52,7 +52,7 @@ def test_the_results_have_every_number_and_what_it_depends_on(finished, tiny):
     assert (results["method"], results["model"], results["seed"]) == ("osdtw", "osdtw_resnet14", 0)
     assert results["passes"] == tiny().passes() == 10
     assert results["parameters"] == sum(p.numel() for p in finished.network.parameters())
-    assert results["versions"]["torch"] == torch.__version__.partition("+")[0] or results["versions"]["torch"]
+    assert torch.__version__.startswith(results["versions"]["torch"].partition("+")[0])
     assert results["hardware"]["threads"] == 1
     images = load_data(tiny())
     assert results["training_counts"] == images.counts
@@ -84,9 +84,11 @@ def test_the_recipe_is_kept_as_it_ran(finished, tiny):
     assert from_values(Recipe, json.loads((finished.folder / "recipe.json").read_text())) == tiny()
 
 
-@pytest.mark.parametrize(
-    "load", [load_model, lambda folder: create_model(f"local-dir:{folder}", pretrained=True).eval()]
-)
+def load_by_timm(folder):
+    return create_model(f"local-dir:{folder}", pretrained=True).eval()
+
+
+@pytest.mark.parametrize("load", [load_model, load_by_timm])
 def test_the_saved_folder_gives_the_trained_network(finished, load):
     loaded = load(finished.folder)
     assert_same_weights(loaded.state_dict(), finished.network.state_dict())
@@ -98,9 +100,8 @@ def test_the_saved_folder_gives_the_trained_network(finished, load):
     assert list(loaded.pretrained_cfg["label_names"]) == [str(c) for c in range(10)]
 
 
-def test_the_same_seed_gives_the_same_weights_whatever_the_test_images(
-    finished, tiny, tmp_path, monkeypatch, no_figures
-):
+@pytest.mark.usefixtures("no_figures")
+def test_the_same_seed_gives_the_same_weights_whatever_the_test_images(finished, tiny, tmp_path, monkeypatch):
     read = data.read_images
 
     def poisoned(source, split, *args):
@@ -150,7 +151,7 @@ def test_offsets_are_saved_with_a_network_that_needs_them(train):
     assert all(torch.equal(a, b) for a, b in zip(loaded.logit_offsets, result.network.logit_offsets, strict=True))
     images = torch.randn(4, 3, 16, 16)
     torch.testing.assert_close(loaded(images), result.network(images), rtol=1e-5, atol=1e-5)
-    assert "refit" not in {row["stage"] for row in map(json.loads, (result.folder / "metrics.jsonl").open())}
+    assert '"refit"' not in (result.folder / "metrics.jsonl").read_text()
 
 
 def test_balanced_softmax_is_one_plain_network_judged_by_the_same_tasks(train):
@@ -181,13 +182,9 @@ def test_what_cannot_work_is_refused_before_there_is_a_folder(train, tmp_path, c
     assert not (tmp_path / "run").exists()
 
 
-UNCHECKED = pytest.mark.xfail(strict=True, reason="only looked at after stages 0 and 1")
-
-
 @pytest.mark.parametrize(
     "changes", [{"shared_depth": 8}, {"task_weights": (0.2, 0.3, 0.5)}, {"num_tasks": 3, "fusion": "pool"}]
 )
-@UNCHECKED
 def test_a_plan_that_does_not_fit_is_refused_before_there_is_a_folder(train, tmp_path, changes):
     with pytest.raises(ValueError, match=r"shared_depth is 8|3 task_weights|'pool'"):
         train(**changes)

@@ -56,10 +56,8 @@ def losses(folder):
 
 def assert_same_run(first, second):
     assert losses(first.folder) == losses(second.folder)
-    for name in [
-        "model.safetensors",
-        *(f"checkpoints/{file.name}" for file in (first.folder / "checkpoints").iterdir()),
-    ]:
+    for file in first.folder.rglob("*.safetensors"):
+        name = file.relative_to(first.folder)
         tensors, others = load_file(first.folder / name), load_file(second.folder / name)
         assert tensors.keys() == others.keys()
         assert all(torch.equal(value, others[key]) for key, value in tensors.items()), name

@@ -85,7 +85,8 @@ def _train(argv: list[str]) -> None:
 
     from osdtw_training.pipeline import run_recipe
 
-    folder = options.output or Path("runs") / options.recipe.name
+    named = options.recipe.name if name else Path(options.recipe.data).resolve().name
+    folder = options.output or Path("runs") / named
     result = run_recipe(options.recipe, folder, options.resume)
     split = "test" if "test" in result.results else "holdout"
     figures = {k: v for k, v in result.results.get(split, {}).items() if isinstance(v, float)}
@@ -126,6 +127,8 @@ def _search(argv: list[str]) -> None:
     print(planning.table(run))
     for file in figures.draw(run):
         print(f"Drew {file}")
+    if (options.run / "results.json").is_file():
+        print("The network in this folder keeps the plan it was trained with (results.json).")
 
 
 def _begun_recipe(folder: Path) -> Recipe:
@@ -141,7 +144,7 @@ def _begun_recipe(folder: Path) -> Recipe:
 
 def _value_of(words: Sequence[str], option: str) -> str | None:
     """Value of an option among command-line words, given as two words or with "="."""
-    for word, following in zip(words, [*words[1:], None], strict=True):
+    for word, following in zip(words, [*words[1:], None], strict=False):
         if word == option:
             return following
         if word.startswith(f"{option}="):

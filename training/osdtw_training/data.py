@@ -214,8 +214,8 @@ def augment(images: Tensor, rows: Tensor, recipe: Recipe) -> Tensor:
     each = torch.arange(batch)[:, None, None]
     out = padded[each, :, y[:, :, None], x[:, None, :]].permute(0, 3, 1, 2).contiguous()
     if recipe.cutout:
-        centre = (rows[:, 3:] * side).long()
-        near = (span - centre[..., None]).float().add(0.5).abs() < recipe.cutout / 2
+        start = (rows[:, 3:] * side).long()[..., None] - recipe.cutout // 2
+        near = (span >= start) & (span < start + recipe.cutout)
         square = near[:, 1, :, None] & near[:, 0, None, :]
         grey = (torch.tensor(recipe.mean) * 255).round().to(torch.uint8).view(1, 3, 1, 1)
         out = torch.where(square[:, None], grey, out)

@@ -82,8 +82,8 @@ def fit(
         mean = total.item() / steps
         if not math.isfinite(mean):
             raise FloatingPointError(
-                f"The loss of stage {stage} is {mean} in epoch {epoch + 1}; lower its learning rate and --resume: "
-                "the last good checkpoint is kept."
+                f"The loss of stage {stage} is {mean} in epoch {epoch + 1}; train again with a lower learning "
+                "rate and another --output. The last good checkpoint is kept."
             )
         seconds = time.perf_counter() - started
         run.log(stage, epoch, loss=mean, lr=optimizer.param_groups[0]["lr"], seconds=round(seconds, 2))

@@ -37,8 +37,7 @@ def draw(run: Run) -> list[Path]:
     if (run.folder / "checkpoints" / f"{planning.STATISTICS}.safetensors").is_file():
         plan = run.read_json("plan.json")
         statistics, _ = planning.load_statistics(run)
-        recipe = run.read_json("recipe.json").get("search", {})
-        found = proxy.search(statistics, recipe.get("weights", 101), recipe.get("damping", 1.0))
+        found = proxy.search(statistics, plan["grid"]["points"], plan["grid"]["damping"])
         drawn.append(_save(depth_terms(found.terms, plan), run, "proxy_depth.png"))
         if len(plan["task_weights"]) == 2:
             drawn.append(_save(heat_map(found.terms, plan), run, "proxy_map.png"))

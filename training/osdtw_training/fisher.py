@@ -27,7 +27,7 @@ from osdtw_models.network import OsdtwNet
 from osdtw_training.data import Batches
 from osdtw_training.objectives import TaskObjective
 
-CHUNK = 64
+CHUNK = 32
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,9 @@ def measure(
     sums = [_Sums(network, k) for k in network.tasks]
     cross: dict[str, Tensor] = {}
     network.eval()
-    for images, labels in chosen.plain(CHUNK):
+    # Chunks of equal size: a last one of a single image would take another, slower path through vmap.
+    chunks = -(-len(picked) // CHUNK)
+    for images, labels in chosen.plain(-(-len(picked) // chunks)):
         scores = []
         for task, objective in zip(sums, objectives, strict=True):
             with torch.no_grad():
@@ -154,7 +156,9 @@ class _Sums:
     def gradients(self, images: Tensor, labels: Tensor, offsets: Tensor | None) -> dict[str, Tensor]:
         """Gradient of each image's task loss by parameter name: shape (B, *parameter)."""
         shift = torch.zeros(()) if offsets is None else offsets
-        result: dict[str, Tensor] = self.per_image(self.parameters, images, labels, shift)
+        # Without no_grad the classifier, which is no argument of the gradient, would keep every graph alive.
+        with torch.no_grad():
+            result: dict[str, Tensor] = self.per_image(self.parameters, images, labels, shift)
         return result
 
     def add(self, kind: str, gradients: dict[str, Tensor], weights: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from timm import create_model
+from timm import create_model, list_models
 
 from osdtw_models.checkpoint import convert_checkpoint
 from osdtw_models.network import OsdtwNet
@@ -20,7 +20,17 @@ def new_network(
     shared_depth: int = -1,
     logit_offsets: list[list[float]] | None = None,
 ) -> OsdtwNet:
-    """A fresh network of the recipe's architecture; its initial weights depend on the recipe's seed alone."""
+    """A fresh network of the recipe's architecture; its initial weights depend on the recipe's seed alone.
+
+    Returns:
+        The network, on the recipe's device.
+
+    Raises:
+        ValueError: If the architecture is not one of ours, or the device is not there.
+    """
+    known = list_models("osdtw_*")
+    if recipe.model not in known:
+        raise ValueError(f"Unknown model {recipe.model!r}; choose one of {', '.join(known)}.")
     torch.manual_seed(recipe.seed)
     model = create_model(
         recipe.model,
@@ -38,7 +48,10 @@ def new_network(
         },
     )
     assert isinstance(model, OsdtwNet)
-    return model.to(recipe.device).to(memory_format=torch.channels_last)
+    try:
+        return model.to(recipe.device).to(memory_format=torch.channels_last)
+    except (RuntimeError, AssertionError) as error:  # torch's answers to a device that is missing or unknown
+        raise ValueError(f"device {recipe.device!r} cannot be used ({str(error).splitlines()[0]}).") from error
 
 
 def at_depth(network: OsdtwNet, recipe: Recipe, shared_depth: int) -> OsdtwNet:

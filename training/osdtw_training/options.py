@@ -15,7 +15,7 @@ class TrainOptions:
 
     recipe: Annotated[Recipe, conf.arg(name="")]
     output: Annotated[Path | None, conf.arg(metavar="DIR")] = None
-    """Run folder (default: runs/ and the recipe's name)."""
+    """Run folder (default: runs/ and the name of the recipe, or of the data folder)."""
     resume: Annotated[bool, conf.FlagCreatePairsOff] = False
     """Go on with the run in the run folder after its last finished epoch."""
     debug: Annotated[bool, conf.FlagCreatePairsOff] = False

@@ -22,9 +22,10 @@ from osdtw_models.datasets import ImageSet
 from osdtw_models.evaluation import class_accuracies, evaluate_logits, predict_images
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
-from osdtw_training import figures, stages
+from osdtw_training import figures, planning, stages
 from osdtw_training.data import LongTailedData, load_data
 from osdtw_training.methods import balanced_softmax
+from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe, to_values
 from osdtw_training.runs import Run, write_whole
 
@@ -84,8 +85,8 @@ def check(recipe: Recipe, data: LongTailedData) -> ClassPartition:
         The partition.
 
     Raises:
-        ValueError: If there are fewer classes than tasks, the head threshold leaves a task empty, or no method
-            has anything to train.
+        ValueError: If there are fewer classes than tasks, the head threshold leaves a task empty, there is nothing
+            to train, or a fixed plan does not fit the network.
     """
     if len(data.counts) < recipe.num_tasks:
         raise ValueError(
@@ -94,7 +95,10 @@ def check(recipe: Recipe, data: LongTailedData) -> ClassPartition:
     if not recipe.passes():
         table = "[train]" if recipe.method != "osdtw" else "[warmup]"
         raise ValueError(f"The recipe trains for 0 epochs; set epochs in {table}.")
-    return ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
+    partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
+    network = new_network(recipe, partition)
+    planning.check_fixed(recipe, network.backbone.num_blocks, partition.num_tasks)
+    return partition
 
 
 def announce(recipe: Recipe, data: LongTailedData, partition: ClassPartition) -> None:
@@ -155,6 +159,7 @@ def evaluate(
         "date": time.strftime("%Y-%m-%d"),
         "class_counts": data.group_counts,
         "training_counts": data.counts,
+        "test_images": len(data.test) if data.test is not None else 0,
     }
     if recipe.method == "osdtw":
         plan = run.read_json("plan.json")

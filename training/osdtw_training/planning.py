@@ -84,8 +84,10 @@ def plan_from_statistics(run: Run, recipe: Recipe) -> Choice:
 
     Raises:
         FileNotFoundError: If the run has no statistics yet.
+        ValueError: If a fixed depth or fixed weights do not fit the statistics.
     """
     statistics, seconds = load_statistics(run)
+    check_fixed(recipe, len(statistics.blocks), len(statistics.blocks[0].curvature))
     started = time.perf_counter()
     plans = {
         factor: proxy.search(
@@ -108,6 +110,7 @@ def plan_from_statistics(run: Run, recipe: Recipe) -> Choice:
         "why": reason(plan),
         "terms_nats": _term_values(plan),
         "noise_scale": plan.noise_scale,
+        "grid": {"points": recipe.search.weights, "damping": recipe.search.damping},
         "damping": recipe.search.damping * statistics.damping,
         "damping_sensitivity": {str(factor): _choice_values(_choice(found)) for factor, found in plans.items()},
         "seconds": {"statistics": round(seconds, 2), "search": round(time.perf_counter() - started, 3)},

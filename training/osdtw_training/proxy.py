@@ -88,7 +88,7 @@ def search(
     scale = noise_scale(statistics, damping * statistics.damping)
     depths = slice(None) if shared_depth is None else slice(shared_depth, shared_depth + 1)
     depth, index = divmod(int(terms.proxy[depths].argmin()), len(weights))
-    edge = len(weights) > 1 and bool((weights[index] == weights.min()).any())
+    edge = len(weights) > 1 and bool((weights[index] <= weights.min() + 1e-9).any())
     if edge:
         index = int((weights - 1 / weights.shape[1]).abs().sum(1).argmin())
         depth = int(terms.proxy[depths, index].argmin())

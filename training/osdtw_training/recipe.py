@@ -142,6 +142,12 @@ class Recipe:
         for name in ("batch_size", "img_size", "num_tasks", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        if self.head_threshold is not None and self.num_tasks != 2:
+            raise ValueError(f"head_threshold makes 2 tasks, but num_tasks is {self.num_tasks}; leave one of them out.")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum is {self.momentum}; it must be at least 0 and below 1.")
+        if self.search.weights < 1 or self.search.samples < 1 or self.search.damping <= 0:
+            raise ValueError("search.weights (--points) and search.samples must be at least 1, search.damping above 0.")
         if not 0 <= self.refit.distill <= 1:
             raise ValueError(f"refit.distill is {self.refit.distill}; it is a share, 0 to 1.")
         stages = {"train": self.train, "warmup": self.warmup, "tasks": self.tasks, "joint": self.joint}
@@ -161,7 +167,7 @@ def read_recipe(source: str | Path) -> Recipe:
     """Read a recipe.
 
     Args:
-        source: A TOML file, or the name of a packaged recipe ("digits_demo").
+        source: A TOML file, or the name of a packaged recipe ("digits_lt").
 
     Returns:
         The recipe, its missing fields at their defaults.

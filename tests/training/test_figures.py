@@ -1,0 +1,55 @@
+"""Pictures show the numbers of the run folder, and are drawn only where there are numbers."""
+
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from osdtw_training import figures
+from osdtw_training.cli import search
+from osdtw_training.figures import class_accuracy, draw, learning_curves
+from osdtw_training.runs import Run
+
+
+@pytest.fixture
+def run(finished, tmp_path):
+    """A copy of the finished run, without its pictures."""
+    shutil.copytree(finished.folder, tmp_path / "run", ignore=shutil.ignore_patterns("*.png"))
+    return Run(tmp_path / "run", resume=True)
+
+
+def test_a_finished_run_gets_all_pictures(run):
+    files = draw(run)
+    assert {file.name for file in files} == {path.name for path in run.folder.glob("*.png")}
+    assert {"learning_curves.png", "class_accuracy.png", "proxy_depth.png", "proxy_map.png"} == {f.name for f in files}
+    for file in files:
+        with Image.open(file) as image:
+            assert len(np.unique(np.asarray(image.convert("L")))) > 20
+
+
+def test_pictures_without_numbers_are_left_out(run):
+    (run.folder / "checkpoints" / "statistics.safetensors").unlink()
+    (run.folder / "results.json").unlink()
+    assert [file.name for file in draw(run)] == ["learning_curves.png"]
+    (run.folder / "metrics.jsonl").unlink()
+    assert draw(run) == []
+
+
+def test_learning_curves_put_the_stages_one_after_another(run):
+    (axes,) = learning_curves(run.metrics()).axes
+    points = [(line.get_label(), *point) for line in axes.lines for point in line.get_xydata().tolist()]
+    assert points == [(row["stage"], i, row["loss"]) for i, row in enumerate(run.metrics(), 1)]
+
+
+def test_class_accuracy_goes_from_the_most_to_the_least_frequent(finished):
+    results = {"class_counts": [5, 90, 20], "test": {"per_class": [10.0, None, 30.0]}}
+    line = class_accuracy(results).axes[1].lines[0]
+    np.testing.assert_array_equal(line.get_ydata(), [np.nan, 30, 10])
+
+
+def test_the_terms_drawn_are_those_of_the_plan(run, monkeypatch):
+    drawn, depth_terms = [], figures.depth_terms
+    monkeypatch.setattr(figures, "depth_terms", lambda terms, plan: drawn.append(terms) or depth_terms(terms, plan))
+    assert search([str(run.folder), "--damping", "10"]) == 0
+    assert drawn[0].proxy.min(1).values.tolist() == pytest.approx(run.read_json("plan.json")["terms_nats"]["proxy"])
