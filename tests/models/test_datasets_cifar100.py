@@ -24,8 +24,8 @@ def fake(monkeypatch):
     stream = np.random.default_rng(0)
     pixels = stream.integers(0, 256, (IMAGES, 32, 32, 3), dtype=np.uint8)
     labels = np.arange(IMAGES) % 100
-    digests = sorted(hashlib.sha256(image.tobytes()).hexdigest() for image in pixels)
-    digest = hashlib.sha256("".join(digests).encode()).hexdigest()
+    pairs = sorted((hashlib.sha256(image.tobytes()).hexdigest(), y) for image, y in zip(pixels, labels, strict=True))
+    digest = hashlib.sha256("".join(f"{name}{y}" for name, y in pairs).encode()).hexdigest()
     monkeypatch.setattr(datasets, "CIFAR100_SHA256", {"train": digest, "test": digest})
     return pixels, labels
 
