@@ -55,7 +55,7 @@ def fit(
     rise = round(schedule.rise_epochs * steps)
     scheduler = CosineLRScheduler(
         optimizer,
-        t_initial=max(schedule.epochs * steps, 2),
+        t_initial=max((schedule.anneal_epochs or schedule.epochs) * steps, 2),
         lr_min=schedule.final_lr,
         warmup_t=rise,
         warmup_lr_init=schedule.lr / max(rise, 1),

@@ -90,7 +90,7 @@ def depth_terms(terms: proxy.Terms, plan: dict[str, Any]) -> Figure:
         up, down = up + np.maximum(value, 0), down + np.minimum(value, 0)
     axes.plot(depths, terms.proxy[depths, best].numpy(), "k.-", label="proxy (sum)")
     axes.axvline(plan["shared_depth"], color="k", linestyle=":", label=f"plan: {plan['shared_depth']} shared")
-    axes.set(xlabel="shared blocks", ylabel="expected error (nats)", title="Error terms by shared depth")
+    axes.set(xlabel="shared blocks", ylabel="expected error (nats)", title="Error terms by shared depth", xticks=depths)
     axes.legend(fontsize="small")
     return figure
 

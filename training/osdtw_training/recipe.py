@@ -29,6 +29,8 @@ class Schedule:
     """Learning rate at the end of the cosine."""
     rise_epochs: float = 0.0
     """Passes over which the rate rises linearly to ``lr``; part of ``epochs``."""
+    anneal_epochs: int | None = None
+    """Length of the whole cosine where the phase stops on the way down; none = ``epochs``."""
 
 
 @dataclass(frozen=True)
