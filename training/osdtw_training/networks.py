@@ -112,15 +112,24 @@ def average_encoder(network: OsdtwNet, source: OsdtwNet, weights: Sequence[float
     network.load_state_dict(result)
 
 
-def recalibrate_batch_norm(network: OsdtwNet, batches: Batches) -> None:
-    """Estimate all batch-norm statistics anew on the training images, as plain averages (theory.md section 9)."""
+def recalibrate_batch_norm(network: OsdtwNet, batches: Batches, epoch: int) -> None:
+    """Estimate all batch-norm statistics anew, as averages over one epoch of batches (theory.md section 9).
+
+    The batches are augmented like those of training: a network that knows its training images by heart answers to
+    the plain ones with statistics that no other image has.
+
+    Args:
+        network: The network, changed; in evaluation mode afterwards.
+        batches: Training images.
+        epoch: Number of the epoch whose batches to use.
+    """
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average
     network.train()
     with torch.no_grad():
-        for images, _ in batches.plain():
+        for images, _ in batches.epoch(epoch):
             network.forward_features(images)
     for norm in norms:
         norm.momentum = 0.1

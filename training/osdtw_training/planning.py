@@ -102,7 +102,7 @@ def plan_from_statistics(run: Run, recipe: Recipe) -> Choice:
     plan = plans[1.0]
     choice = _choice(plan)
     values = {
-        "source": "search",
+        "source": _source(recipe),
         **_choice_values(choice),
         "level_calibrated": False,
         "weights_at_grid_edge": plan.edge,
@@ -210,6 +210,13 @@ def load_statistics(run: Run) -> tuple[fisher.Statistics, float]:
         for i in range(1, state["blocks"] + 1)
     )
     return fisher.Statistics(blocks, state["num_images"], state["damping"]), state["seconds"]
+
+
+def _source(recipe: Recipe) -> str:
+    """What was searched, for readers of the plan."""
+    if recipe.shared_depth is not None:
+        return "search, depth given"
+    return "search" if recipe.task_weights is None else "search, weights given"
 
 
 def _choice(plan: proxy.Plan) -> Choice:

@@ -125,14 +125,14 @@ def assemble(stage: Context, tasks: OsdtwNet, joint: OsdtwNet) -> OsdtwNet:
         The assembled network; ``joint`` itself, changed.
     """
     recipe = stage.recipe
+    first = recipe.warmup.epochs + recipe.tasks.epochs + recipe.joint.epochs
     if recipe.refit.decoders == "tasks":
         own = {k: v for k, v in tasks.state_dict().items() if k in joint.state_dict() and k.startswith("decoders.")}
         joint.load_state_dict(own, strict=False)
     if recipe.refit.decoders == "refit":
         loss = _refit_loss(joint, tasks, stage)
-        first = recipe.warmup.epochs + recipe.tasks.epochs + recipe.joint.epochs
         fit("refit", joint, list(joint.decoders), loss, stage.batches, recipe.refit, recipe, stage.run, first)
-    recalibrate_batch_norm(joint, stage.batches)
+    recalibrate_batch_norm(joint, stage.batches, first + recipe.refit.epochs)
     return joint
 
 
