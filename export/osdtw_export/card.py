@@ -23,8 +23,11 @@ GROUPS = ("many", "medium", "few")
 COLUMNS = ("overall", *GROUPS, "head", "tail", "nll", "ece")
 HEADERS = {"task_right": "right task", "nll": "NLL", "ece": "ECE"}
 METHODS = {"osdtw": "OSDTW", "balanced_softmax": "balanced softmax"}
+NOT_CALIBRATED = "the level of its proxy is not calibrated yet"
 PLANS = {
-    "search": "found by the search; the level of its proxy is not calibrated yet",
+    "search": f"found by the search; {NOT_CALIBRATED}",
+    "search, depth given": f"the weights found by the search at the recipe's depth; {NOT_CALIBRATED}",
+    "search, weights given": f"the depth found by the search at the recipe's weights; {NOT_CALIBRATED}",
     "recipe": "given by the recipe, not searched",
 }
 
@@ -226,7 +229,7 @@ def _fields(release: str, results: Results, others: Mapping[str, Results]) -> di
         "date": results["date"],
         "shared_depth": plan["shared_depth"],
         "task_weights": ", ".join(f"{weight:.3f}" for weight in weights),
-        "plan_source": PLANS[plan["source"]],
+        "plan_source": _plan_source(plan["source"]),
         "citation": known.citation if known else "",
         "data_note": known.note if known else "The data are the trainer's own.",
     }
@@ -273,6 +276,13 @@ def _network(architecture: str) -> tuple[int, str]:
     assert isinstance(network, OsdtwNet)
     _, height, width = network.pretrained_cfg["input_size"]
     return network.backbone.num_blocks, f"{height}x{width}"
+
+
+def _plan_source(source: str) -> str:
+    """Where a plan comes from, in words."""
+    if source not in PLANS:
+        raise ValueError(f"The plan's source is {source!r}; a card can state {', '.join(map(repr, PLANS))}.")
+    return PLANS[source]
 
 
 def _data_name(results: Results) -> str:

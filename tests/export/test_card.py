@@ -10,7 +10,9 @@ from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osdtw_export.card import card, main, render, table
+from osdtw_export.card import PLANS, card, main, render, table
+from osdtw_training import planning
+from osdtw_training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = (ROOT / "model_cards" / "template.md").read_text(encoding="utf-8")
@@ -137,6 +139,17 @@ def test_another_value_makes_another_card(path):
 def test_a_missing_field_is_named_in_one_sentence(path):
     with pytest.raises(ValueError, match=rf"^The results of {RELEASE} lack '{path[-1]}'; [^.]*\.$"):
         card(RELEASE, with_leaf(path, None), TEMPLATE)
+
+
+def test_every_source_that_planning_writes_can_be_stated():
+    given = [{}, {"shared_depth": 1}, {"task_weights": (0.5, 0.5)}]
+    assert {planning._source(Recipe(**fixed)) for fixed in given} | {"recipe"} == PLANS.keys()
+    for source, words in PLANS.items():
+        plan = {**results()["plan"], "source": source}
+        assert words in card(RELEASE, results(plan=plan), TEMPLATE)
+        assert ("not calibrated" in words) == ("search" in source)
+    with pytest.raises(ValueError, match="source is 'guess'"):
+        card(RELEASE, results(plan={**results()["plan"], "source": "guess"}), TEMPLATE)
 
 
 def test_table_follows_the_results():

@@ -168,7 +168,8 @@ def table(run: Run) -> str:
     for depth, weights in enumerate(terms["task_weights"]):
         values = (terms[key][depth] for key in ("encoder_variance", "encoder_bias", "decoder_variance", "proxy"))
         row = "  ".join(f"{value:{width}.3e}" for value, width in zip(values, (16, 12, 16, 8), strict=True))
-        mark = " <- plan" if depth == plan["shared_depth"] else ""
+        chosen = " ".join(f"{weight:.3f}" for weight in plan["task_weights"])
+        mark = f" <- plan, at weights {chosen}" if depth == plan["shared_depth"] else ""
         lines.append(f"{depth:6d}  {' '.join(f'{w:.3f}' for w in weights):14s}  {row}{mark}")
     return "\n".join(lines)
 
