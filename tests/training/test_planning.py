@@ -117,7 +117,7 @@ def test_the_table_shows_every_depth_and_marks_the_plan(run, tiny, statistics):
     depth = plan_from_statistics(run, tiny()).shared_depth
     lines = table(run).splitlines()
     assert len(lines) == 1 + 4
-    assert [line.endswith("<- plan") for line in lines[1:]] == [d == depth for d in range(4)]
+    assert ["<- plan, at weights" in line for line in lines[1:]] == [d == depth for d in range(4)]
     proxy = run.read_json("plan.json")["terms_nats"]["proxy"]
     assert [f"{value:.3e}" in line for value, line in zip(proxy, lines[1:], strict=True)] == [True] * 4
 
