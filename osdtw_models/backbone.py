@@ -7,6 +7,7 @@ CIFAR ResNets of the long-tailed protocol (LDAM-DRW's ``resnet_cifar.py``): a 3x
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 STAGE_WIDTHS = (16, 32, 64)
+
+
+def block_number(name: str) -> int:
+    """Number of the block that a parameter belongs to ("encoder.block3.conv1.weight": 3), 0 outside all blocks."""
+    found = re.search(r"\bblock(\d+)\.", name)
+    return int(found.group(1)) if found else 0
 
 
 @dataclass(frozen=True)

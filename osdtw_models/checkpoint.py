@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
-
-import torch
 from torch import Tensor
 
-from osdtw_models.network import OTHER_PARTITION, OsdtwNet
+from osdtw_models.backbone import block_number
+from osdtw_models.network import OsdtwNet
 
 
 def convert_checkpoint(state_dict: dict[str, Tensor], model: OsdtwNet) -> dict[str, Tensor]:
-    """Fit a saved network to the model's shared depth, and refuse one of other tasks.
+    """Fit a saved network to the model's shared depth.
 
     A shallower model gets the shared blocks copied into each decoder: the same function. A deeper one would
-    have to merge decoders that differ, which no renaming can do.
+    have to merge decoders that differ, which no renaming can do. Whether the tasks have the same classes is looked
+    at by the network itself, whichever way weights come in.
 
     Args:
         state_dict: Saved tensors.
@@ -24,7 +23,7 @@ def convert_checkpoint(state_dict: dict[str, Tensor], model: OsdtwNet) -> dict[s
         Tensors under the model's names; unchanged where the depths agree.
 
     Raises:
-        ValueError: If the checkpoint shares fewer blocks than the model, or has other tasks.
+        ValueError: If the checkpoint shares fewer blocks than the model, or has another number of tasks.
     """
     saved_tasks = {int(key.split(".")[1]) for key in state_dict if key.startswith("decoders.")}
     tasks = len(model.decoders)
@@ -38,9 +37,7 @@ def convert_checkpoint(state_dict: dict[str, Tensor], model: OsdtwNet) -> dict[s
         # New classes: their place is the model's, and no classifier of the old ones may slip in by its shape.
         state_dict = {key: value for key, value in state_dict.items() if ".classifier." not in key}
         state_dict["class_position"] = model.class_position
-    elif position is not None and not _same_tasks(state_dict, model):
-        raise ValueError(OTHER_PARTITION)
-    shared = max((_block_number(key) for key in state_dict if key.startswith("encoder.")), default=0)
+    shared = max((block_number(key) for key in state_dict if key.startswith("encoder.")), default=0)
     if shared < model.shared_depth and tasks > 1:
         raise ValueError(
             f"The checkpoint shares {shared} blocks but the model {model.shared_depth}; decoders that differ cannot "
@@ -48,7 +45,7 @@ def convert_checkpoint(state_dict: dict[str, Tensor], model: OsdtwNet) -> dict[s
         )
     converted = {}
     for key, value in state_dict.items():
-        number = _block_number(key)
+        number = block_number(key)
         tail = key.split(".", 1 if key.startswith("encoder.") else 2)[-1]
         if key.startswith("encoder.") and number > model.shared_depth:
             converted.update({f"decoders.{k}.{tail}": value.clone() for k in range(tasks)})
@@ -57,17 +54,3 @@ def convert_checkpoint(state_dict: dict[str, Tensor], model: OsdtwNet) -> dict[s
         else:
             converted[key] = value
     return converted
-
-
-def _block_number(key: str) -> int:
-    found = re.search(r"\bblock(\d+)\.", key)
-    return int(found.group(1)) if found else 0
-
-
-def _same_tasks(state_dict: dict[str, Tensor], model: OsdtwNet) -> bool:
-    if model.class_position.is_meta:
-        return True
-    outputs = tuple(state_dict[f"decoders.{k}.classifier.bias"].shape[0] for k in model.tasks)
-    return outputs == model.partition.output_sizes and torch.equal(
-        state_dict["class_position"].cpu(), model.class_position.cpu()
-    )

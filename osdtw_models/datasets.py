@@ -216,6 +216,21 @@ def split_folder(root: Path, split: str) -> Path:
     raise FileNotFoundError(f"{root} has train/ but neither test/ nor val/; add one, or give {root / 'train'} itself.")
 
 
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Pixels -> what networks take.
+
+    Args:
+        images: Pixels, shape (B, C, H, W), uint8.
+        mean: Mean per channel, of pixels scaled to 0 .. 1.
+        std: Standard deviation per channel.
+
+    Returns:
+        Floats of the same shape, in channels-last memory (faster on CPUs).
+    """
+    centre, scale = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+    return ((images.float() / 255 - centre) / scale).contiguous(memory_format=torch.channels_last)
+
+
 def resize(images: ImageSet, img_size: int) -> ImageSet:
     """Scale square images to another side (bilinear, antialiased)."""
     if images.images.shape[-1] == img_size:

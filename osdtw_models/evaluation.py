@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from osdtw_models.datasets import normalise
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 
@@ -44,8 +45,7 @@ def evaluate_logits(
     accuracies = class_accuracies(predicted, labels, logits.shape[1])
     yield "balanced", mean_accuracy(accuracies, range(logits.shape[1]))
     if partition is not None and partition.has_none:
-        names = ("head", "tail") if partition.num_tasks == 2 else tuple(f"task{k}" for k in range(partition.num_tasks))
-        for name, classes in zip(names, partition.to_lists(), strict=True):
+        for name, classes in zip(task_names(partition.num_tasks), partition.to_lists(), strict=True):
             yield name, mean_accuracy(accuracies, classes)
         task = partition.task_of_class
         yield "task_right", 100 * (task[predicted] == task[labels]).double().mean().item()
@@ -68,14 +68,14 @@ def predict_images(model: OsdtwNet, images: Tensor, batch_size: int = 500) -> Te
     Returns:
         Logits, shape (N, C), float32.
     """
-    mean = torch.tensor(model.pretrained_cfg["mean"]).view(1, -1, 1, 1)
-    std = torch.tensor(model.pretrained_cfg["std"]).view(1, -1, 1, 1)
+    mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
     model = model.to(memory_format=torch.channels_last)
-    parts = []
-    for start in range(0, len(images), batch_size):
-        batch = (images[start : start + batch_size].float() / 255 - mean) / std
-        parts.append(model(batch.contiguous(memory_format=torch.channels_last)))
-    return torch.cat(parts)
+    return torch.cat([model(normalise(batch, mean, std)) for batch in images.split(batch_size)])
+
+
+def task_names(num_tasks: int) -> list[str]:
+    """What the figures call the tasks: head and tail where there are two."""
+    return ["head", "tail"] if num_tasks == 2 else [f"task{k}" for k in range(num_tasks)]
 
 
 def frequency_groups(class_counts: Sequence[int]) -> dict[str, list[int]]:

@@ -8,7 +8,6 @@ another depth by renaming keys. The model speaks timm's protocol: one tensor of 
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -19,14 +18,10 @@ from timm.layers import SelectAdaptivePool2d
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
-from osdtw_models.backbone import CifarResNet
+from osdtw_models.backbone import CifarResNet, block_number
+from osdtw_models.decoder import Decoder
 from osdtw_models.fusion import FUSION_RULES, fuse
 from osdtw_models.partition import ClassPartition
-
-OTHER_PARTITION = (
-    "The checkpoint was trained on another partition of the classes into tasks; create the model with the "
-    "checkpoint's task_classes (see its config.json)."
-)
 
 
 class OsdtwNet(nn.Module):
@@ -118,11 +113,7 @@ class OsdtwNet(nn.Module):
 
     def init_weights(self) -> None:
         """Kaiming-normal convolutions and classifiers, as in the protocol's ResNet-32."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        self.apply(_init)
 
     @property
     def tasks(self) -> range:
@@ -137,22 +128,15 @@ class OsdtwNet(nn.Module):
     @property
     def logit_offsets(self) -> list[Tensor] | None:
         """Log-offsets of each task (Prop 8 (ii)), or None where the logits are balanced already."""
-        if self._offset_lists is None:
+        if self._offsets is None:
             return None
         return [self.get_buffer(f"offsets{k}") for k in self.tasks]
 
     def model_args(self) -> dict[str, Any]:
         """The arguments that rebuild this network, JSON-ready; they travel in ``config.json``."""
-        args: dict[str, Any] = {
-            "shared_depth": self.shared_depth,
-            "task_classes": self.partition.to_lists(),
-            "fusion": self.fusion,
-        }
-        if self.class_counts is not None:
-            args["class_counts"] = self.class_counts
-        if self._offset_lists is not None:
-            args["logit_offsets"] = self._offset_lists
-        return args
+        tasks, optional = self.partition.to_lists(), {"class_counts": self.class_counts, "logit_offsets": self._offsets}
+        args = {"shared_depth": self.shared_depth, "task_classes": tasks, "fusion": self.fusion}
+        return {**args, **{name: value for name, value in optional.items() if value is not None}}
 
     # -- forward ---------------------------------------------------------------------------------------------
 
@@ -234,24 +218,23 @@ class OsdtwNet(nn.Module):
             global_pool: New pooling; None keeps the present one.
 
         Raises:
-            ValueError: If there are fewer classes than decoders.
+            ValueError: If there are fewer classes than decoders, or the pooling does not fit.
         """
+        pool = _pool(self.global_pool.pool_type if global_pool is None else global_pool, num_classes)
         weight = next(self.parameters())
-        counts = [1] * num_classes
         if num_classes:
-            self.partition = ClassPartition.from_counts(counts, num_tasks=len(self.decoders))
+            self.partition = ClassPartition.from_counts([1] * num_classes, num_tasks=len(self.decoders))
             self.register_buffer("class_position", self.partition.class_position.to(weight.device))
             self._register_offsets(None)
+        self.global_pool = pool
         self.num_classes = num_classes
         self.class_counts = None
         for decoder, outputs in zip(self.branches, self.partition.output_sizes, strict=True):
+            decoder.classifier = nn.Identity()
             if num_classes:
-                decoder.classifier = nn.Linear(
-                    self.backbone.num_features, outputs, device=weight.device, dtype=weight.dtype
-                ).train(self.training)
-            else:
-                decoder.classifier = nn.Identity()
-        self.global_pool = _pool(self.global_pool.pool_type if global_pool is None else global_pool, num_classes)
+                place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
+                decoder.classifier = nn.Linear(self.backbone.num_features, outputs, **place).train(self.training)
+                _init(decoder.classifier)
         self._model_args = self.model_args()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
@@ -263,10 +246,10 @@ class OsdtwNet(nn.Module):
         last = self.backbone.num_blocks
 
         def layer(name: str) -> int:
-            found = re.search(r"block(\d+)\.", name)
-            if found is None:
+            block = block_number(name)
+            if not block:
                 return last + 1
-            return min(int(found.group(1)), self.shared_depth + 1) if coarse else int(found.group(1))
+            return min(block, self.shared_depth + 1) if coarse else block
 
         return layer
 
@@ -276,58 +259,34 @@ class OsdtwNet(nn.Module):
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if logit_offsets is not None:
-            lengths, sizes = [len(task) for task in logit_offsets], list(self.partition.output_sizes)
-            if lengths != sizes:
-                raise ValueError(
-                    f"logit_offsets has lengths {lengths} but the tasks have {sizes} outputs; give one offset per "
-                    "output, 'none' last."
-                )
-            logit_offsets = [[float(offset) for offset in task] for task in logit_offsets]
-        self._offset_lists = logit_offsets
+        self._offsets = None if logit_offsets is None else self.partition.checked_offsets(logit_offsets)
+        place: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
         for k in self.tasks:
-            values = None
-            if logit_offsets is not None:
-                values = torch.tensor(logit_offsets[k], device=device, dtype=dtype or torch.get_default_dtype())
+            values = None if self._offsets is None else torch.tensor(self._offsets[k], **place)
             # Not persistent: offsets are arguments of the model and travel in config.json.
             self.register_buffer(f"offsets{k}", values, persistent=False)
 
 
-class Decoder(nn.Module):
-    """A task's own blocks and its classifier.
-
-    Args:
-        blocks: Blocks d+1 .. L by name; empty when everything is shared.
-        classifier: From pooled features to the task's classes and "none".
-    """
-
-    classifier: nn.Module
-
-    def __init__(self, blocks: dict[str, nn.Module], classifier: nn.Module) -> None:
-        super().__init__()
-        self.block_names = list(blocks)
-        for name, block in blocks.items():
-            self.add_module(name, block)
-        self.classifier = classifier
-
-    def block_list(self) -> list[nn.Module]:
-        """The blocks in order."""
-        return [self.get_submodule(name) for name in self.block_names]
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Feature maps after the last block."""
-        for block in self.block_list():
-            x = block(x)
-        return x
-
-
 def _refuse_other_tasks(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Stop before weights of another partition are loaded: they would fit, and every class would be wrong."""
-    own, saved = cast("OsdtwNet", module).class_position, state_dict.get(f"{prefix}class_position")
-    if saved is None or saved.shape != own.shape or saved.is_meta or own.is_meta:
+    """Stop before weights of another partition are loaded: they may fit, and every class would be wrong."""
+    network, saved = cast("OsdtwNet", module), state_dict.get(f"{prefix}class_position")
+    if saved is None or saved.is_meta or network.class_position.is_meta:
         return
-    if not torch.equal(saved.cpu(), own.cpu()):
-        raise ValueError(OTHER_PARTITION)
+    rows = [state_dict.get(f"{prefix}decoders.{k}.classifier.bias") for k in network.tasks]
+    sizes = network.partition.output_sizes
+    same_sizes = all(row is None or len(row) == size for row, size in zip(rows, sizes, strict=True))
+    if not same_sizes or not torch.equal(saved.cpu(), network.class_position.cpu()):
+        raise ValueError(
+            "The checkpoint was trained on another partition of the classes into tasks; create the model with the "
+            "checkpoint's task_classes (see its config.json)."
+        )
+
+
+def _init(module: nn.Module) -> None:
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 def _pool(global_pool: str, num_classes: int) -> SelectAdaptivePool2d:

@@ -66,6 +66,8 @@ class ClassPartition:
             head = tuple(c for c, n in enumerate(counts) if n > threshold)
             tail = tuple(c for c, n in enumerate(counts) if n <= threshold)
             if not head or not tail:
+                if min(counts) == max(counts):
+                    raise ValueError(f"Every class has {max(counts)} images, so no threshold parts them; leave it out.")
                 raise ValueError(
                     f"Threshold {threshold} leaves the {'head' if not head else 'tail'} task empty; choose one "
                     f"between {min(counts)} and {max(counts) - 1}."
@@ -73,7 +75,8 @@ class ClassPartition:
             return cls((head, tail))
         if num_tasks < 1 or len(counts) < num_tasks:
             raise ValueError(
-                f"{len(counts)} classes cannot be split into {num_tasks} tasks; use 1 to {len(counts)} tasks."
+                f"{len(counts)} classes cannot be split into {num_tasks} tasks; use 1 to {len(counts)} tasks, or more "
+                "classes."
             )
         by_frequency = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
         size, extra = divmod(len(counts), num_tasks)
@@ -189,6 +192,26 @@ class ClassPartition:
             Task labels, shape (K, B): exactly one row per image is not "none".
         """
         return self.label_maps.to(labels.device)[:, labels]
+
+    def checked_offsets(self, logit_offsets: Sequence[Sequence[float]]) -> list[list[float]]:
+        """Log-offsets as plain lists, if there is one for every output of every task.
+
+        Args:
+            logit_offsets: One sequence per task, "none" last.
+
+        Returns:
+            The offsets, JSON-ready.
+
+        Raises:
+            ValueError: If a length is wrong.
+        """
+        lengths, sizes = [len(task) for task in logit_offsets], list(self.output_sizes)
+        if lengths != sizes:
+            raise ValueError(
+                f"logit_offsets has lengths {lengths} but the tasks have {sizes} outputs; give one offset per output, "
+                "'none' last."
+            )
+        return [[float(offset) for offset in task] for task in logit_offsets]
 
     def to_lists(self) -> list[list[int]]:
         """The partition as JSON-ready lists (the model argument ``task_classes``)."""

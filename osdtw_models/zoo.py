@@ -54,6 +54,8 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(name: str, backbone: CifarResNet, pretrained: bool, **kwargs: Any) -> OsdtwNet:
+    if kwargs.get("features_only"):
+        raise ValueError(f"{name} cannot give features only yet; call its forward_features, or use num_classes=0.")
     if kwargs.get("class_counts") is not None:
         kwargs["class_counts"] = [int(count) for count in kwargs["class_counts"]]  # an array compares element-wise
     cfg = kwargs.get("pretrained_cfg")
@@ -70,7 +72,6 @@ def _create(name: str, backbone: CifarResNet, pretrained: bool, **kwargs: Any) -
         pretrained,
         backbone=backbone,
         pretrained_filter_fn=convert_checkpoint,
-        feature_cfg={"out_indices": (0, 1, 2)},
         **kwargs,
     )
     return model

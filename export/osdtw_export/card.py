@@ -1,28 +1,16 @@
-"""Results files -> model cards and the README's table: every number in them comes from a ``results.json``.
-
-``python -m osdtw_export.card`` writes ``model_cards/<release>.md`` from ``model_cards/template.md`` for each released
-checkpoint, and the table between the two ``results`` marks of ``README.md`` from all committed results.
-``--check`` writes nothing and fails if something would change.
-"""
+"""The results of a released checkpoint -> its model card: the Hub's metadata and the filled template."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import Template
 from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCardData
 
-Results = dict[str, Any]
-MARKS = ("<!-- results -->", "<!-- /results -->")
-GROUPS = ("many", "medium", "few")
-COLUMNS = ("overall", *GROUPS, "head", "tail", "nll", "ece")
-HEADERS = {"task_right": "right task", "nll": "NLL", "ece": "ECE"}
-METHODS = {"osdtw": "OSDTW", "balanced_softmax": "balanced softmax"}
+from osdtw_export.results import GROUPS, METHODS, Results, figure, hardware_words, header, incomplete, row
+
 NOT_CALIBRATED = "the level of its proxy is not calibrated yet"
 PLANS = {
     "search": f"found by the search; {NOT_CALIBRATED}",
@@ -52,58 +40,6 @@ DATA_SETS = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write or check cards and table.
-
-    Args:
-        argv: Arguments; those of the command line by default.
-
-    Returns:
-        Exit code: 1 if ``--check`` found a difference, 2 after an error that one sentence explains.
-    """
-    parser = argparse.ArgumentParser("python -m osdtw_export.card", description=__doc__)
-    parser.add_argument("root", nargs="?", type=Path, default=Path(), help="root of the repository (default: here)")
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a file would change")
-    options = parser.parse_args(argv)
-    try:
-        documents = render(options.root)
-    except (OSError, ValueError) as error:
-        print(f"card: {error}", file=sys.stderr)
-        return 2
-    changed = [path for path, text in documents.items() if not path.is_file() or path.read_text("utf-8") != text]
-    for path in changed:
-        if not options.check:
-            path.write_text(documents[path], encoding="utf-8", newline="\n")
-        print(f"{'differs' if options.check else 'wrote'}: {path}")
-    return 1 if changed and options.check else 0
-
-
-def render(root: Path) -> dict[Path, str]:
-    """The text of every generated document.
-
-    Args:
-        root: Root of the repository.
-
-    Returns:
-        Texts by path: one card per release, and the README.
-
-    Raises:
-        FileNotFoundError: If the template or the README is not under ``root``.
-        ValueError: If a results file lacks a field that a document states, or the README lacks its marks.
-    """
-    template, readme = root / "model_cards" / "template.md", root / "README.md"
-    for path in (template, readme):
-        if not path.is_file():
-            raise FileNotFoundError(f"No {path}; run this at the root of the repository, or give its path.")
-    releases = {file.parent.name: _read(file) for file in (root / "osdtw_models" / "weights").glob("*/results.json")}
-    others = {file.stem: _read(file) for file in (root / "benchmarks" / "results").glob("*.json")}
-    documents = {readme: _between(readme.read_text(encoding="utf-8"), table(releases, others))}
-    text = template.read_text(encoding="utf-8")
-    for release, results in sorted(releases.items()):
-        documents[template.with_name(f"{release}.md")] = card(release, results, text, others)
-    return documents
-
-
 def card(release: str, results: Results, template: str, others: Mapping[str, Results] | None = None) -> str:
     """The card of one released checkpoint.
 
@@ -123,7 +59,7 @@ def card(release: str, results: Results, template: str, others: Mapping[str, Res
         body = Template(template).substitute(_fields(release, results, others or {}))
         return f"---\n{metadata(release, results).to_yaml()}\n---\n\n{body}"
     except (KeyError, TypeError) as error:
-        raise ValueError(_incomplete(release, error)) from error
+        raise ValueError(incomplete(release, error)) from error
 
 
 def metadata(release: str, results: Results) -> ModelCardData:
@@ -155,46 +91,20 @@ def metadata(release: str, results: Results) -> ModelCardData:
     )
 
 
-def table(releases: Mapping[str, Results], others: Mapping[str, Results]) -> str:
-    """Markdown table of runs, one row each, released ones first.
-
-    Args:
-        releases: Results by name, of released checkpoints.
-        others: Results by name, of runs that are only compared with.
-
-    Returns:
-        The table, and below it the hardware; percent but for NLL (nats).
-
-    Raises:
-        ValueError: If results lack a field that the table states.
-    """
-    names = ["method", "network", "plan", "passes", *map(_header, COLUMNS), "seed", "hours", "command"]
-    lines, hardware = [_row(names), "|" + "---|" * len(names)], set()
-    for runs, mark in ((releases, " (released)"), (others, "")):
-        for name, results in sorted(runs.items(), key=lambda run: (run[1].get("method") != "osdtw", run[0])):
-            try:
-                lines.append(_row(_cells(results, mark)))
-                hardware.add(f"Hardware: {_hardware(results['hardware'])}.")
-            except (KeyError, TypeError) as error:
-                raise ValueError(_incomplete(name, error)) from error
-    return "\n".join([*lines, "", *sorted(hardware)])
-
-
 def _fields(release: str, results: Results, others: Mapping[str, Results]) -> dict[str, Any]:
     """What the template's places are filled with."""
-    from osdtw_models.evaluation import FEW_BELOW, MANY_ABOVE, frequency_groups
+    from osdtw_models.evaluation import FEW_BELOW, MANY_ABOVE, frequency_groups, task_names
 
     counts, trained, plan = results["class_counts"], results["training_counts"], results["plan"]
     known = DATA_SETS.get(results["data"])
     blocks, size = _network(results["model"])
     weights = plan["task_weights"]
     groups = {name: len(classes) for name, classes in frequency_groups(counts).items()}
-    tasks = ["head", "tail"] if len(weights) == 2 else [f"task{k}" for k in range(len(weights))]
-    columns = ["overall", *tasks, "task_right", *GROUPS, "nll", "ece"]
+    columns = ["overall", *task_names(len(weights)), "task_right", *GROUPS, "nll", "ece"]
     return {
         "name": release,
         "architecture": results["model"],
-        "recipe": _recipe(results),
+        "recipe": results["recipe"],
         "size": size,
         "blocks": blocks,
         "parameters": f"{results['parameters']:,}",
@@ -215,16 +125,16 @@ def _fields(release: str, results: Results, others: Mapping[str, Results]) -> di
         "test_images": f"{results['test_images']:,}",
         "results": "\n".join(
             [
-                _row([_header(column) for column in columns]),
+                row([header(column) for column in columns]),
                 "|" + "---|" * len(columns),
-                _row([_figure(results["test"][column], "" if column == "nll" else " %") for column in columns]),
+                row([figure(results["test"][column], "" if column == "nll" else " %") for column in columns]),
             ]
         ),
         "peers": " ".join(_peers(results, others)) or "No other method was run at the same passes on the same images.",
         "seed": results["seed"],
         "passes": results["passes"],
         "training_hours": f"{results['training_hours']:.2f}",
-        "hardware": _hardware(results["hardware"]),
+        "hardware": hardware_words(results["hardware"]),
         "versions": ", ".join(f"{library} {version}" for library, version in results["versions"].items()),
         "date": results["date"],
         "shared_depth": plan["shared_depth"],
@@ -241,27 +151,11 @@ def _peers(results: Results, others: Mapping[str, Results]) -> Iterator[str]:
     for _, other in sorted(others.items()):
         if other["method"] != results["method"] and all(other[key] == results[key] for key in same):
             shown = ("overall", *GROUPS, "ece")
-            figures = ", ".join(f"{_header(key)} {_figure(other['test'][key], ' %')}" for key in shown)
+            figures = ", ".join(f"{header(key)} {figure(other['test'][key], ' %')}" for key in shown)
             yield (
                 f"On the same images and at the same passes, {METHODS[other['method']]} reaches {figures} "
-                f"(`osdtw-train {_recipe(other)}`)."
+                f"(`osdtw-train {other['recipe']}`)."
             )
-
-
-def _cells(results: Results, mark: str) -> list[str]:
-    """One row of the README's table."""
-    plan, test = results.get("plan"), results["test"]
-    return [
-        METHODS[results["method"]] + mark,
-        f"{results['model'].removeprefix('osdtw_')}, {results['parameters']:,} parameters",
-        f"{plan['shared_depth']} shared ({plan['source']})" if plan else "one network",
-        str(results["passes"]),
-        # Only the names of the tasks may be others: head and tail exist for two.
-        *(_figure(test.get(column) if column in ("head", "tail") else test[column]) for column in COLUMNS),
-        str(results["seed"]),
-        f"{results['training_hours']:.2f}",
-        f"`osdtw-train {_recipe(results)}`",
-    ]
 
 
 def _network(architecture: str) -> tuple[int, str]:
@@ -290,54 +184,3 @@ def _data_name(results: Results) -> str:
     known, factor = DATA_SETS.get(results["data"]), results["imbalance_factor"]
     name = known.title if known else Path(results["data"]).name
     return name if factor is None else f"{name}, imbalance factor {factor:g}"
-
-
-def _hardware(hardware: dict[str, Any]) -> str:
-    threads = f"{hardware['threads']} thread{'' if hardware['threads'] == 1 else 's'}"
-    precision = "" if hardware["amp"] == "none" else f", {hardware['amp']} forward pass"
-    return f"{hardware['processor']}, {threads}, {hardware['device']}{precision}"
-
-
-def _recipe(results: Results) -> str:
-    """Name of the recipe; results of early versions state none."""
-    return str(results.get("recipe") or "RECIPE")
-
-
-def _header(column: str) -> str:
-    return HEADERS.get(column, column)
-
-
-def _figure(value: float | None, unit: str = "") -> str:
-    """Two digits and the unit; a dash where a group has no class."""
-    return "-" if value is None else f"{value:.2f}{unit}"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _incomplete(name: str, error: Exception) -> str:
-    what = f"lack {error}" if isinstance(error, KeyError) else f"have a field of the wrong type ({error})"
-    return f"The results of {name} {what}; write them again with this version's osdtw-train."
-
-
-def _between(text: str, table_text: str) -> str:
-    """The README with the table between its marks."""
-    start, end = (text.find(mark) for mark in MARKS)
-    if not 0 <= start < end:
-        raise ValueError(f"README.md lacks {MARKS[0]} followed by {MARKS[1]}; put both where the table belongs.")
-    return f"{text[: start + len(MARKS[0])]}\n{table_text}\n{text[end:]}"
-
-
-def _read(path: Path) -> Results:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not JSON: {error}.") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{path} holds no results; it must be an object as osdtw-train writes it.")
-    return values
-
-
-if __name__ == "__main__":
-    sys.exit(main())

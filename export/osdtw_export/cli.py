@@ -11,7 +11,6 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -51,11 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         argv: Arguments; those of the command line by default.
 
     Returns:
-        Exit code: 0, or 2 after an error that one sentence on stderr explains.
-
-    Raises:
-        ValueError: Only with ``--debug``: the error itself instead of its sentence.
-        OSError: Likewise.
+        Exit code, as `osdtw_models.doors.run_door` gives it.
     """
     return _run(_export_parser(), _export, argv)
 
@@ -68,25 +63,20 @@ def predict(argv: list[str] | None = None) -> int:
 
     Returns:
         Exit code, as for `main`.
-
-    Raises:
-        ValueError: Only with ``--debug``, as for `main`.
-        OSError: Likewise.
     """
     return _run(_predict_parser(), _predict, argv)
 
 
 def _run(parser: _Parser, act: Callable[[argparse.Namespace], None], argv: list[str] | None) -> int:
-    """One sentence per expected error; `osdtw_models.doors` does the same, but importing it imports torch."""
-    debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    """Parse first: help and typing mistakes need no torch, which `osdtw_models` imports."""
     try:
-        act(parser.parse_args(argv))
-    except (ValueError, OSError) as error:
-        if debug:
-            raise
-        print(f"{parser.prog}: {_sentence(error)}", file=sys.stderr)
+        options = parser.parse_args(argv)
+    except ValueError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
         return 2
-    return 0
+    from osdtw_models.doors import run_door
+
+    return run_door(parser.prog, lambda _: act(options), argv)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -124,12 +114,13 @@ def _predict(options: argparse.Namespace) -> None:
     """Load, classify, print."""
     if options.topk < 1:
         raise ValueError(f"--topk is {options.topk}; it must be at least 1.")
+    from osdtw_models.doors import need
     from osdtw_models.predict import Classifier, TorchClassifier, image_files, predict_files
 
     files = image_files(options.paths)
     classifier: Classifier
     if options.model.endswith(".onnx"):
-        _need_extra("onnxruntime")
+        need("export", "onnxruntime")
         from osdtw_export.runtime import OnnxClassifier
 
         classifier = OnnxClassifier(options.model)
@@ -144,12 +135,6 @@ def _predict(options: argparse.Namespace) -> None:
         none = "".join(f"  none{k} {value:.2f}" for k, value in enumerate(found.none))
         best = "  ".join(f"{name} {p:.2f}" for name, p in zip(found.labels, found.probabilities, strict=True))
         print(f"{found.file}: {best}   [task {found.tasks[0]}{none}]")
-
-
-def _need_extra(*modules: str) -> None:
-    missing = [name for name in modules if find_spec(name) is None]
-    if missing:
-        raise ValueError(f"{missing[0]} is not installed; run pip install 'osdtw-models[export]'.")
 
 
 def _export_parser() -> _Parser:
@@ -174,7 +159,9 @@ def _export(options: argparse.Namespace) -> None:
     """Load, export, tell."""
     if not options.onnx:
         raise ValueError("No format to write; pass --onnx.")
-    _need_extra(*EXTRA)
+    from osdtw_models.doors import need
+
+    need("export", *EXTRA)
     from osdtw_export.graph import describe, export_onnx
     from osdtw_models.load import load_model
 
@@ -223,13 +210,6 @@ def _tell_file(file: OnnxFile) -> None:
         row = file.parity.worst(batch)
         print(f"         batch {batch:<3} {row.difference:.1e} in {row.output} (allowed {row.allowed:.1e})")
     print(f"Wrote    {file.path}")
-
-
-def _sentence(error: ValueError | OSError) -> str:
-    """The error's own sentence; for the operating system's errors one with the file first."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'The file'} cannot be read or written: {error.strerror}."
-    return str(error)
 
 
 if __name__ == "__main__":

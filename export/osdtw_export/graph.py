@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ from osdtw_export.metadata import Metadata
 from osdtw_export.parity import ParityReport, check_parity
 from osdtw_export.runtime import INPUT
 from osdtw_models import OsdtwNet
+from osdtw_models.files import write_whole
 from osdtw_models.load import first_line
 
 OPSET = 20
@@ -97,16 +97,14 @@ def export_onnx(
     metadata = describe(model, source, label_names)
     model = deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format).eval()
     model.set_grad_checkpointing(False)
-    # In the target's own folder: only within one file system does a rename replace the old file at one stroke.
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
+    reports = []
+
+    def write_checked(draft: Path) -> None:
         _write(model, draft, metadata, opset, debug)
-        parity = check_parity(model, draft)
-        _flush(draft)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-    return OnnxFile(path, path.stat().st_size, opset, metadata, parity)
+        reports.append(check_parity(model, draft))
+
+    write_whole(path, write_checked)
+    return OnnxFile(path, path.stat().st_size, opset, metadata, reports[0])
 
 
 def describe(model: OsdtwNet, source: str, label_names: list[str] | None = None) -> Metadata:
@@ -224,9 +222,3 @@ def _silence(debug: bool) -> Iterator[None]:
         if not debug:
             warnings.simplefilter("ignore")
         yield
-
-
-def _flush(file: Path) -> None:
-    """Have the file on the disk before it gets its name: a power cut must not leave an empty one."""
-    with open(file, "r+b") as handle:
-        os.fsync(handle.fileno())

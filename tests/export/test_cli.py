@@ -10,7 +10,7 @@ import torch
 from osdtw_export import cli
 from osdtw_export.cli import main
 from osdtw_export.runtime import OnnxClassifier
-from osdtw_models import load
+from osdtw_models import doors, load
 
 
 @pytest.fixture
@@ -93,7 +93,7 @@ def test_an_unknown_option_points_to_the_help(capsys):
 
 
 def test_a_missing_extra_is_one_sentence(capsys, monkeypatch):
-    monkeypatch.setattr(cli, "find_spec", lambda name: None)
+    monkeypatch.setattr(doors, "find_spec", lambda name: None)
     assert "pip install 'osdtw-models[export]'" in refusal(capsys, "--onnx")
 
 

@@ -44,7 +44,7 @@ def test_forked_blocks_are_copies_and_the_checkpoint_stays_as_it_was(build):
 
 def refusal(state, model):
     with pytest.raises(ValueError) as caught:  # noqa: PT011  (the callers compare the whole sentence)
-        convert_checkpoint(state, model)
+        load(model, state)
     return str(caught.value)
 
 

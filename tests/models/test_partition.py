@@ -134,11 +134,11 @@ REFUSED = {
     ),
     "too many tasks": (
         lambda: ClassPartition.from_counts([3, 2], num_tasks=3),
-        "2 classes cannot be split into 3 tasks; use 1 to 2 tasks.",
+        "2 classes cannot be split into 3 tasks; use 1 to 2 tasks, or more classes.",
     ),
     "no tasks": (
         lambda: ClassPartition.from_counts([3, 2], num_tasks=0),
-        "2 classes cannot be split into 0 tasks; use 1 to 2 tasks.",
+        "2 classes cannot be split into 0 tasks; use 1 to 2 tasks, or more classes.",
     ),
     "empty head": (
         lambda: ClassPartition.from_counts([9, 5, 2], threshold=9),

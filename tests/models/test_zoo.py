@@ -92,7 +92,6 @@ def test_a_version_is_told():
     assert is_model("osdtw_resnet32")
 
 
-@pytest.mark.skipif(not (WEIGHTS / RELEASE).is_dir(), reason=f"{RELEASE} is not released yet")
 class TestRelease:
     """The released checkpoint loads offline by its name and carries its own plan."""
 

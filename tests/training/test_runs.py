@@ -6,7 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from osdtw_training.runs import Run, pack_state, unpack_state, write_whole
+from osdtw_models.files import write_whole
+from osdtw_training.runs import Run, pack_state, unpack_state
 
 
 @pytest.fixture

@@ -133,11 +133,10 @@ def _search(argv: list[str]) -> None:
 
 def _begun_recipe(folder: Path) -> Recipe:
     """The recipe of a run folder."""
-    import json
-
     from osdtw_training.recipe import Recipe, from_values
+    from osdtw_training.runs import Run
 
-    recipe = from_values(Recipe, json.loads((folder / "recipe.json").read_text(encoding="utf-8")))
+    recipe = from_values(Recipe, Run(folder, resume=True).read_json("recipe.json"))
     assert isinstance(recipe, Recipe)
     return recipe
 

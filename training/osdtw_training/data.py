@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from osdtw_models.datasets import ImageSet, has_test_split, read_images
+from osdtw_models.datasets import ImageSet, has_test_split, normalise, read_images
 from osdtw_training.recipe import Recipe
 
 
@@ -185,10 +185,7 @@ class Batches:
         return len(self.images) // self.batch_size
 
     def _normalise(self, images: Tensor) -> Tensor:
-        mean = torch.tensor(self.recipe.mean).view(1, 3, 1, 1)
-        std = torch.tensor(self.recipe.std).view(1, 3, 1, 1)
-        floats = (images.float() / 255 - mean) / std
-        return floats.to(self.recipe.device).contiguous(memory_format=torch.channels_last)
+        return normalise(images, self.recipe.mean, self.recipe.std).to(self.recipe.device)
 
 
 def augment(images: Tensor, rows: Tensor, recipe: Recipe) -> Tensor:

@@ -48,10 +48,12 @@ def main() -> int:
 
 
 def command(*words: str | Path) -> None:
-    """Print and run a command of this environment; stops the demo if it fails."""
+    """Print and run a command of this environment; the demo ends with its exit code if it fails."""
     print(f"\n$ {' '.join(map(str, words))}", flush=True)
     program = Path(sys.executable).parent / str(words[0])
-    subprocess.run([str(program), *map(str, words[1:])], check=True)
+    done = subprocess.run([str(program), *map(str, words[1:])], check=False)
+    if done.returncode:
+        sys.exit(done.returncode)
 
 
 def write_test_images(folder: Path) -> Path:

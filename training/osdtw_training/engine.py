@@ -92,7 +92,7 @@ def fit(
     network.eval()
 
 
-def restore(stage: str, network: nn.Module, run: Run, optimizer: torch.optim.Optimizer | None = None) -> int:
+def restore(stage: str, network: nn.Module, run: Run, optimizer: torch.optim.Optimizer) -> int:
     """Load a stage's checkpoint, if there is one, into the network and the optimiser.
 
     Returns:

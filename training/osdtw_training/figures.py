@@ -12,8 +12,9 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib.figure import Figure
 
+from osdtw_models.files import write_whole
 from osdtw_training import planning, proxy
-from osdtw_training.runs import Run, write_whole
+from osdtw_training.runs import Run
 
 COLOURS = {"encoder variance": "#4477aa", "encoder bias": "#ee6677", "decoder variance": "#ccbb44"}
 
@@ -37,10 +38,11 @@ def draw(run: Run) -> list[Path]:
     if (run.folder / "checkpoints" / f"{planning.STATISTICS}.safetensors").is_file():
         plan = run.read_json("plan.json")
         statistics, _ = planning.load_statistics(run)
-        found = proxy.search(statistics, plan["grid"]["points"], plan["grid"]["damping"])
-        drawn.append(_save(depth_terms(found.terms, plan), run, "proxy_depth.png"))
+        weights = proxy.weight_grid(len(plan["task_weights"]), plan["grid"]["points"])
+        terms = proxy.error_terms(statistics, weights, plan["grid"]["damping"])
+        drawn.append(_save(depth_terms(terms, plan), run, "proxy_depth.png"))
         if len(plan["task_weights"]) == 2:
-            drawn.append(_save(heat_map(found.terms, plan), run, "proxy_map.png"))
+            drawn.append(_save(heat_map(terms, plan), run, "proxy_map.png"))
     return drawn
 
 

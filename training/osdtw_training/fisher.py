@@ -81,8 +81,9 @@ def measure(
     chosen = Batches(batches.images.subset(picked), picked, batches.recipe)
     taken = torch.tensor(chosen.images.counts(), dtype=torch.float64)
     # Weights that turn the sub-sample's mean into the training mean and into the class-balanced mean.
-    to_training = (counts / counts.sum()) / taken
-    to_target = (1 / len(counts)) / taken
+    device = batches.recipe.device
+    to_training = (counts / counts.sum() / taken).float().to(device)
+    to_target = (1 / len(counts) / taken).float().to(device)
     generator = torch.Generator().manual_seed(seed)
     sums = [_Sums(network, k) for k in network.tasks]
     cross: dict[str, Tensor] = {}
@@ -97,7 +98,7 @@ def measure(
             trained = _draw(logits + objective.offsets, generator)
             balanced = _draw(logits, generator)
             weights = objective.class_weights[labels]
-            train_mean, target_mean = to_training[labels.cpu()].float(), to_target[labels.cpu()].float()
+            train_mean, target_mean = to_training[labels], to_target[labels]
             own = objective.label_map[labels]
             task.add("curvature", task.gradients(images, trained, objective.offsets), train_mean * weights)
             task.add("target", task.gradients(images, balanced, None), target_mean)

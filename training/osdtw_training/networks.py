@@ -56,10 +56,7 @@ def new_network(
 
 def at_depth(network: OsdtwNet, recipe: Recipe, shared_depth: int) -> OsdtwNet:
     """The same function at a shallower cut: shared blocks copied into every decoder."""
-    offsets = network.logit_offsets
-    other = new_network(
-        recipe, network.partition, shared_depth, None if offsets is None else [o.tolist() for o in offsets]
-    )
+    other = new_network(recipe, network.partition, shared_depth, network.model_args().get("logit_offsets"))
     other.load_state_dict(convert_checkpoint(network.state_dict(), other))
     return other
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import platform
 import shutil
@@ -20,6 +18,7 @@ from timm.models import save_for_hf
 
 from osdtw_models.datasets import ImageSet
 from osdtw_models.evaluation import class_accuracies, evaluate_logits, predict_images
+from osdtw_models.files import write_whole
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import figures, planning, stages
@@ -27,7 +26,7 @@ from osdtw_training.data import LongTailedData, load_data
 from osdtw_training.methods import balanced_softmax
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe, to_values
-from osdtw_training.runs import Run, write_whole
+from osdtw_training.runs import Run
 
 METHODS = {"osdtw": stages.train, "balanced_softmax": balanced_softmax.train}
 
@@ -88,10 +87,6 @@ def check(recipe: Recipe, data: LongTailedData) -> ClassPartition:
         ValueError: If there are fewer classes than tasks, the head threshold leaves a task empty, there is nothing
             to train, or a fixed plan does not fit the network.
     """
-    if len(data.counts) < recipe.num_tasks:
-        raise ValueError(
-            f"{len(data.counts)} classes cannot be split into {recipe.num_tasks} tasks; lower num_tasks or add classes."
-        )
     if not recipe.passes():
         table = "[train]" if recipe.method != "osdtw" else "[warmup]"
         raise ValueError(f"The recipe trains for 0 epochs; set epochs in {table}.")
@@ -111,7 +106,8 @@ def announce(recipe: Recipe, data: LongTailedData, partition: ClassPartition) ->
     if recipe.method == "osdtw":
         for k, classes in enumerate(partition.tasks):
             own = [counts[c] for c in classes]
-            print(f"Task {k}: {len(own)} classes with {max(own)} to {min(own)} images, and 'none'")
+            none = ", and 'none'" if partition.has_none else ""
+            print(f"Task {k}: {len(own)} classes with {max(own)} to {min(own)} images{none}")
         print(
             f"Stages: warm-up {recipe.warmup.epochs}, {partition.num_tasks} tasks x {recipe.tasks.epochs}, "
             f"joint {recipe.joint.epochs}, refit {recipe.refit.epochs} epochs: {recipe.passes()} passes in all"
@@ -123,7 +119,7 @@ def announce(recipe: Recipe, data: LongTailedData, partition: ClassPartition) ->
 def save_network(network: OsdtwNet, run: Run, class_names: tuple[str, ...]) -> None:
     """Write ``config.json`` (timm's form) and ``model.safetensors`` of the assembled network."""
     network = network.to(memory_format=torch.contiguous_format)  # the layout that safetensors takes
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder:
         save_for_hf(
             network,
             folder,

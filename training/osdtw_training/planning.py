@@ -109,7 +109,7 @@ def plan_from_statistics(run: Run, recipe: Recipe) -> Choice:
         "notes": [NORMALISATION, NOT_CALIBRATED],
         "why": reason(plan),
         "terms_nats": _term_values(plan),
-        "noise_scale": plan.noise_scale,
+        "noise_scale": plan.terms.noise_scale,
         "grid": {"points": recipe.search.weights, "damping": recipe.search.damping},
         "damping": recipe.search.damping * statistics.damping,
         "damping_sensitivity": {str(factor): _choice_values(_choice(found)) for factor, found in plans.items()},

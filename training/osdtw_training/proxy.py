@@ -28,12 +28,14 @@ class Terms:
         encoder_variance: Shape (L + 1, G): of blocks 1 .. d when shared.
         encoder_bias: Shape (L + 1, G).
         decoder_variance: Shape (L + 1,): of blocks d + 1 .. L in every decoder.
+        noise_scale: Factor that the displacement allowed on the sampling noise, see `noise_scale`.
     """
 
     weights: Tensor
     encoder_variance: Tensor
     encoder_bias: Tensor
     decoder_variance: Tensor
+    noise_scale: float
 
     @property
     def proxy(self) -> Tensor:
@@ -49,7 +51,6 @@ class Plan:
         shared_depth: Number of shared blocks.
         task_weights: Weight of each task's mean loss over all N images; they sum to 1.
         terms: The error terms the choice was made from.
-        noise_scale: Factor that the displacement allowed on the sampling noise.
         edge: Whether the least proxy lay at the edge of the weight grid, where the expansion is not to be
             trusted (theory.md section 9); the weights are then equal and the depth is the best one for them.
     """
@@ -57,7 +58,6 @@ class Plan:
     shared_depth: int
     task_weights: tuple[float, ...]
     terms: Terms
-    noise_scale: float
     edge: bool
 
 
@@ -85,14 +85,13 @@ def search(
     else:
         weights = weight_grid(len(statistics.blocks[0].curvature), points)
     terms = error_terms(statistics, weights, damping)
-    scale = noise_scale(statistics, damping * statistics.damping)
     depths = slice(None) if shared_depth is None else slice(shared_depth, shared_depth + 1)
     depth, index = divmod(int(terms.proxy[depths].argmin()), len(weights))
     edge = len(weights) > 1 and bool((weights[index] <= weights.min() + 1e-9).any())
     if edge:
         index = int((weights - 1 / weights.shape[1]).abs().sum(1).argmin())
         depth = int(terms.proxy[depths, index].argmin())
-    return Plan(depth + (shared_depth or 0), tuple(weights[index].tolist()), terms, scale, edge)
+    return Plan(depth + (shared_depth or 0), tuple(weights[index].tolist()), terms, edge)
 
 
 def error_terms(statistics: Statistics, weights: Tensor, damping: float = 1.0) -> Terms:
@@ -118,6 +117,7 @@ def error_terms(statistics: Statistics, weights: Tensor, damping: float = 1.0) -
         encoder_variance=torch.cat([nothing, variance.cumsum(0)]),
         encoder_bias=torch.cat([nothing, bias.cumsum(0)]),
         decoder_variance=torch.cat([decoder.flip(0).cumsum(0).flip(0), nothing[0, :1]]),
+        noise_scale=scale,
     )
 
 
@@ -143,25 +143,20 @@ def block_terms(
     """
     h = block.curvature.double() + gamma  # (K, P)
     target = block.target.double()  # (K, P)
-    noise = scale * sampling_noise(block, num_images, gamma)  # (K, K, P)
-    tasks = len(h)
-    decoder = 0.5 * sum((target[k] * noise[k, k]).sum() for k in range(tasks))
+    optimum = block.optimum.double()  # (K, P)
+    noise = scale * sampling_noise(block, num_images, gamma)  # V: (K, K, P)
+    own = noise.diagonal().T  # V_kk: (K, P)
     variances, biases = [], []
     for w in weights.double():
         pull = w[:, None] * h
         share = pull / pull.sum(0)  # u: (K, P)
-        scatter = torch.einsum("kp,lp,klp->p", share, share, noise)
-        centre = (share * block.optimum.double()).sum(0)
+        mixed = (share[:, None] * noise).sum(0)  # sum_l u_l V_lk: (K, P)
+        scatter = (share * mixed).sum(0)  # of the shared optimum: (P,)
+        squared = ((share * optimum).sum(0) - optimum).square()  # (K, P)
+        shown = scatter - 2 * mixed + own  # what noise alone would show: (K, P)
         variances.append(0.5 * (target.sum(0) * scatter).sum())
-        bias = torch.zeros((), dtype=torch.float64)
-        for k in range(tasks):
-            squared = (centre - block.optimum[k].double()).square()
-            away = share.clone()
-            away[k] -= 1
-            shown = torch.einsum("lp,mp,lmp->p", away, away, noise)
-            bias = bias + 0.5 * (target[k] * (squared - shown)).sum()
-        biases.append(bias)
-    return torch.stack(variances), torch.stack(biases), torch.as_tensor(decoder)
+        biases.append(0.5 * (target * (squared - shown)).sum())
+    return torch.stack(variances), torch.stack(biases), 0.5 * (target * own).sum()
 
 
 def sampling_noise(block: BlockStatistics, num_images: int, gamma: float) -> Tensor:

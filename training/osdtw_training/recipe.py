@@ -141,9 +141,12 @@ class Recipe:
             raise ValueError(f"imbalance_factor is {self.imbalance_factor}; it is largest over smallest class, >= 1.")
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout is {self.holdout}; give the part of the training images to keep, 0 to below 1.")
-        for name in ("batch_size", "img_size", "num_tasks", "threads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        least = {"batch_size": 1, "img_size": 1, "num_tasks": 1, "threads": 1, "crop_pad": 0, "cutout": 0, "seed": 0}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {bound}.")
+        if min(self.std) <= 0 or self.none_clip <= 0:
+            raise ValueError(f"std {list(self.std)} and none_clip {self.none_clip} must be positive.")
         if self.head_threshold is not None and self.num_tasks != 2:
             raise ValueError(f"head_threshold makes 2 tasks, but num_tasks is {self.num_tasks}; leave one of them out.")
         if not 0 <= self.momentum < 1:
@@ -156,6 +159,8 @@ class Recipe:
         for name, stage in {**stages, "refit": self.refit}.items():
             if stage.epochs < 0 or stage.lr < 0:
                 raise ValueError(f"{name} has epochs {stage.epochs} and lr {stage.lr}; neither may be negative.")
+            if stage.anneal_epochs is not None and stage.anneal_epochs < stage.epochs:
+                raise ValueError(f"{name} has epochs {stage.epochs} but anneal_epochs {stage.anneal_epochs}; raise it.")
 
     def passes(self) -> int:
         """Passes over the training images in all stages, each task of stage 1 counted."""

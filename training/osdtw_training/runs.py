@@ -12,9 +12,6 @@ Layout::
 from __future__ import annotations
 
 import json
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,8 @@ import safetensors
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
+
+from osdtw_models.files import write_text, write_whole
 
 
 class Run:
@@ -43,8 +42,7 @@ class Run:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run folder."""
-        text = json.dumps(value, indent=2)
-        write_whole(self.folder / name, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        write_text(self.folder / name, json.dumps(value, indent=2) + "\n")
 
     def read_json(self, name: str) -> Any:
         """Read a JSON file of the run folder.
@@ -54,11 +52,15 @@ class Run:
 
         Raises:
             FileNotFoundError: If the run has no such file.
+            ValueError: If it is damaged.
         """
         path = self.folder / name
         if not path.is_file():
             raise FileNotFoundError(f"{self.folder} has no {name}; is it a run folder whose stages got that far?")
-        return json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path} is damaged ({error}); restore it, or train in another folder.") from error
 
     def log(self, stage: str, epoch: int, **values: float) -> None:
         """Append one line to ``metrics.jsonl``."""
@@ -71,7 +73,7 @@ class Run:
         if path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
             kept = [line for line in lines if not _is_from(line, stage, epoch)]
-            write_whole(path, lambda new: new.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8"))
+            write_text(path, "".join(f"{line}\n" for line in kept))
 
     def metrics(self) -> list[dict[str, Any]]:
         """All lines of ``metrics.jsonl``."""
@@ -106,27 +108,6 @@ class Run:
 
     def _checkpoint(self, stage: str) -> Path:
         return self.folder / "checkpoints" / f"{stage}.safetensors"
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file under a temporary name, flush it to disk, then give it its name.
-
-    Args:
-        path: The final name.
-        write: Writes the content to the path it is given.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        write(temporary)
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def pack_state(module_state: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

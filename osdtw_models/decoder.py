@@ -1,0 +1,33 @@
+"""A task's own part of the network."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+
+class Decoder(nn.Module):
+    """A task's own blocks and its classifier.
+
+    Args:
+        blocks: Blocks d+1 .. L by name; empty when everything is shared.
+        classifier: From pooled features to the task's classes and "none".
+    """
+
+    classifier: nn.Module
+
+    def __init__(self, blocks: dict[str, nn.Module], classifier: nn.Module) -> None:
+        super().__init__()
+        self.block_names = list(blocks)
+        for name, block in blocks.items():
+            self.add_module(name, block)
+        self.classifier = classifier
+
+    def block_list(self) -> list[nn.Module]:
+        """The blocks in order."""
+        return [self.get_submodule(name) for name in self.block_names]
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Feature maps after the last block."""
+        for block in self.block_list():
+            x = block(x)
+        return x
