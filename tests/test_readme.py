@@ -89,6 +89,7 @@ def test_links_images_and_sections_exist(document):
 def test_the_map_names_every_module_and_no_other():
     tree = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").split("```")[1]
     roofs = [ROOT / "osdtw_models", ROOT / "training" / "osdtw_training", ROOT / "export" / "osdtw_export"]
+    roofs.append(ROOT / "benchmarks")
     modules = {path.name for roof in roofs for path in roof.rglob("*.py")} - {"__init__.py"}
     tests = {path.name for path in (ROOT / "tests").glob("*.py")}
     named = set(re.findall(r"\w+\.py", tree))

@@ -7,7 +7,7 @@ import torch
 
 from osdtw_models.datasets import ImageSet
 from osdtw_training.pipeline import Result, run_recipe
-from osdtw_training.recipe import Recipe, Refit, Schedule, Search, Warmup
+from osdtw_training.recipe import Joint, Recipe, Refit, Schedule, Search, Warmup
 
 TINY = Recipe(
     model="osdtw_resnet14",
@@ -20,7 +20,7 @@ TINY = Recipe(
     warmup=Warmup(epochs=2, lr=0.05, rise_epochs=1),
     tasks=Schedule(epochs=2, lr=0.02),
     search=Search(samples=12, weights=3),
-    joint=Schedule(epochs=2, lr=0.02),
+    joint=Joint(epochs=2, lr=0.02),
     refit=Refit(epochs=2, lr=0.01),
 )
 

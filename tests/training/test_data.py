@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from osdtw_models.datasets import digits
-from osdtw_training.data import hold_out, load_data, long_tail, profile
+from osdtw_training.data import halves, hold_out, load_data, long_tail, profile
 
 CIFAR10 = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
 CIFAR100_TOTALS = {10: 19573, 20: 15907, 50: 12608, 100: 10847, 200: 9502}
@@ -111,3 +111,14 @@ def test_a_class_in_only_one_of_the_two_folders_is_named(tiny, tmp_path):
     folder_of(tmp_path / "test", {"cat": 1, "cow": 1})
     with pytest.raises(ValueError, match="Class 'cow' is in only one"):
         load_data(tiny(data=str(tmp_path), imbalance_factor=None))
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=6), st.integers(0, 3))
+def test_halves_are_disjoint_and_even_in_every_class(counts, seed):
+    labels = torch.cat([torch.full((n,), c) for c, n in enumerate(counts)])
+    first, second = halves(labels, seed)
+    assert sorted(first + second) == list(range(len(labels)))
+    assert abs(len(first) - len(second)) <= 1
+    each = [labels[half].bincount(minlength=len(counts)) for half in (first, second)]
+    assert (each[0] - each[1]).abs().max() <= 1
+    assert halves(labels, seed) == (first, second)

@@ -7,13 +7,13 @@ import torch
 from timm import create_model
 
 from osdtw_models.load import load_model
-from osdtw_training import data, fisher
+from osdtw_training import data, responses
 from osdtw_training.data import load_data
 from osdtw_training.networks import new_network
 from osdtw_training.pipeline import check, run_recipe
-from osdtw_training.recipe import Recipe, Refit, Schedule, Warmup, from_values
+from osdtw_training.recipe import Joint, Recipe, Refit, Schedule, Warmup, from_values
 
-ONCE = {"warmup": Warmup(1, 0.05), "tasks": Schedule(1, 0.02), "joint": Schedule(1, 0.02), "refit": Refit(1, 0.01)}
+ONCE = {"warmup": Warmup(1, 0.05), "tasks": Schedule(1, 0.02), "joint": Joint(1, 0.02), "refit": Refit(1, 0.01)}
 FIXED = {"shared_depth": 4, "task_weights": (0.4, 0.6)}
 
 
@@ -40,7 +40,9 @@ def test_a_run_leaves_everything_that_its_folder_promises(finished):
 
 def test_the_metrics_have_every_epoch_once(finished):
     rows = [json.loads(line) for line in (finished.folder / "metrics.jsonl").read_text().splitlines()]
-    expected = [(stage, epoch) for stage in ("warmup", "task0", "task1", "joint", "refit") for epoch in (0, 1)]
+    halves = ("half0_task0", "half0_task1", "half1_task0", "half1_task1")
+    names = ("warmup", "task0", "task1", *halves, "joint", "refit")
+    expected = [(stage, epoch) for stage in names for epoch in (0, 1)]
     assert [(row["stage"], row["epoch"]) for row in rows] == expected
 
 
@@ -50,7 +52,7 @@ def test_the_results_have_every_number_and_what_it_depends_on(finished, tiny):
     plan = json.loads((finished.folder / "plan.json").read_text())
     assert results["plan"] == {key: plan[key] for key in ("source", "shared_depth", "task_weights")}
     assert (results["method"], results["model"], results["seed"]) == ("osdtw", "osdtw_resnet14", 0)
-    assert results["passes"] == tiny().passes() == 10
+    assert results["passes"] == tiny().passes() == 14
     assert results["parameters"] == sum(p.numel() for p in finished.network.parameters())
     assert torch.__version__.startswith(results["versions"]["torch"].partition("+")[0])
     assert results["hardware"]["threads"] == 1
@@ -129,7 +131,7 @@ def test_another_seed_gives_other_images_and_weights(tiny):
 def test_any_number_of_tasks_runs_to_its_end(train, tasks):
     result = train(num_tasks=tasks)
     assert result.network.partition.num_tasks == tasks
-    assert result.results["passes"] == 3 + tasks
+    assert result.results["passes"] == 3 + 2 * tasks
     assert 0 <= result.results["plan"]["shared_depth"] <= 7
     assert sum(result.results["plan"]["task_weights"]) == pytest.approx(1)
     assert len(result.results["plan"]["task_weights"]) == tasks
@@ -137,7 +139,7 @@ def test_any_number_of_tasks_runs_to_its_end(train, tasks):
 
 
 def test_a_given_plan_skips_the_search(train, monkeypatch):
-    monkeypatch.setattr(fisher, "measure", lambda *args, **kwargs: pytest.fail("measured"))
+    monkeypatch.setattr(responses, "measure", lambda *args, **kwargs: pytest.fail("measured"))
     result = train(**FIXED)
     assert result.network.shared_depth == 4
     assert result.results["plan"] == {"source": "recipe", "shared_depth": 4, "task_weights": [0.4, 0.6]}
@@ -165,7 +167,7 @@ def test_a_run_is_resumed_with_its_own_recipe_only(finished, tiny, no_figures):
     with pytest.raises(FileExistsError, match="--resume"):
         run_recipe(tiny(), finished.folder)
     with pytest.raises(ValueError, match="was begun with another joint, seed; resume it unchanged"):
-        run_recipe(tiny(seed=1, joint=Schedule(3, 0.02)), finished.folder, resume=True)
+        run_recipe(tiny(seed=1, joint=Joint(3, 0.02)), finished.folder, resume=True)
 
 
 @pytest.mark.parametrize(

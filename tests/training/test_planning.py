@@ -8,20 +8,13 @@ import torch
 from osdtw_models.backbone import CifarResNet
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
-from osdtw_training import fisher, planning
+from osdtw_training import fisher, responses, store
 from osdtw_training.data import Batches
 from osdtw_training.fisher import BlockStatistics, Statistics
 from osdtw_training.objectives import task_objectives
-from osdtw_training.planning import (
-    check_fixed,
-    choose,
-    load_statistics,
-    plan_from_statistics,
-    save_statistics,
-    table,
-    task_damping,
-)
-from osdtw_training.recipe import Schedule
+from osdtw_training.planning import check_fixed, given, measure, plan_from_statistics, table, task_damping
+from osdtw_training.recipe import Schedule, Search
+from osdtw_training.responses import Responses
 from osdtw_training.runs import Run
 
 PARTITION = ClassPartition(((0, 1), (2, 3)))
@@ -39,18 +32,12 @@ def statistics():
         positive = torch.rand(2, 2, parameters) + 0.1
         return BlockStatistics(positive[0], (root @ root.mT).permute(1, 2, 0), positive[1], torch.randn(2, parameters))
 
-    return Statistics(tuple(block(p) for p in (3, 5, 2)), num_images=40, damping=0.05)
-
-
-@pytest.fixture
-def never(monkeypatch):
-    """Statistics must not be measured."""
-    monkeypatch.setattr(fisher, "measure", lambda *args, **kwargs: pytest.fail("measured"))
+    return Statistics(tuple(block(p) for p in (3, 5, 2)), num_images=40, damping=0.05, samples=9, trace_error=0.1)
 
 
 @pytest.fixture
 def trained(noise, tiny):
-    """What `choose` gets: task networks, objectives, batches."""
+    """What `measure` gets: task networks, objectives, batches."""
     images = noise(labels=[0] * 8 + [1] * 4 + [2] * 2 + [3])
     recipe = tiny(img_size=8)
     objectives = task_objectives(PARTITION, images.counts())
@@ -59,12 +46,24 @@ def trained(noise, tiny):
 
 
 def test_statistics_come_back_as_they_were_saved(run, statistics):
-    save_statistics(run, statistics, seconds=1.5)
-    loaded, seconds = load_statistics(run)
-    assert (loaded.num_images, loaded.damping, seconds) == (40, 0.05, 1.5)
-    for block, expected in zip(loaded.blocks, statistics.blocks, strict=True):
-        for name, value in vars(expected).items():
-            assert torch.equal(getattr(block, name), value)
+    with_replicates = dataclasses.replace(statistics.blocks[0], replicates=torch.randn(2, 2, 3))
+    for kept in (statistics, dataclasses.replace(statistics, blocks=(with_replicates, *statistics.blocks[1:]))):
+        store.save(run, kept, seconds=1.5)
+        loaded, seconds = store.load(run)
+        assert (loaded.num_images, loaded.damping, loaded.samples, loaded.trace_error) == (40, 0.05, 9, 0.1)
+        assert seconds == 1.5
+        for block, expected in zip(loaded.blocks, kept.blocks, strict=True):
+            for name, value in vars(expected).items():
+                assert torch.equal(getattr(block, name), value) if value is not None else getattr(block, name) is None
+
+
+def test_responses_come_back_as_they_were_saved(run):
+    kept = Responses(torch.randn(2, 3, 3, 5), torch.randn(2, 4, 5, 5), 0.05, 0.1)
+    store.save(run, kept, seconds=1.5)
+    loaded, _ = store.load(run)
+    assert isinstance(loaded, Responses)
+    assert (loaded.damping, loaded.trace_error, loaded.samples) == (0.05, 0.1, 5)
+    assert all(torch.equal(getattr(loaded, name), getattr(kept, name)) for name in ("slopes", "gram"))
 
 
 def test_without_statistics_the_way_out_is_told(run, tiny):
@@ -73,7 +72,7 @@ def test_without_statistics_the_way_out_is_told(run, tiny):
 
 
 def test_the_plan_file_adds_up(run, tiny, statistics, capsys):
-    save_statistics(run, statistics, seconds=1.5)
+    store.save(run, statistics, seconds=1.5)
     choice = plan_from_statistics(run, tiny())
     plan = run.read_json("plan.json")
     assert plan["source"] == "search"
@@ -86,6 +85,10 @@ def test_the_plan_file_adds_up(run, tiny, statistics, capsys):
     for depth in range(4):
         parts = [terms[key][depth] for key in ("encoder_variance", "encoder_bias", "decoder_variance")]
         assert terms["proxy"][depth] == pytest.approx(sum(parts))
+    near = plan["within_one_standard_error"]
+    assert choice.shared_depth in [row["shared_depth"] for row in near]
+    assert set(plan["ends"]) == {"bias_optimal", "variance_optimal", "of_each_block"}
+    assert len(plan["ends"]["of_each_block"]) == 3
     said = capsys.readouterr().out
     assert f"share {choice.shared_depth} blocks" in said
     assert plan["why"] in said
@@ -93,14 +96,14 @@ def test_the_plan_file_adds_up(run, tiny, statistics, capsys):
 
 @pytest.mark.parametrize("change", [{"shared_depth": 1}, {"task_weights": (0.3, 0.7)}])
 def test_what_the_recipe_fixes_is_kept_and_the_rest_searched(run, tiny, statistics, change):
-    save_statistics(run, statistics, seconds=1.5)
+    store.save(run, statistics, seconds=1.5)
     choice = plan_from_statistics(run, tiny(**change))
     for name, value in change.items():
         assert getattr(choice, name) == value
 
 
 def test_damping_is_the_recipes_factor_and_its_sensitivity_is_reported(run, tiny, statistics):
-    save_statistics(run, statistics, seconds=1.5)
+    store.save(run, statistics, seconds=1.5)
     choices = {}
     for factor in (0.1, 1.0, 10.0):
         recipe = tiny()
@@ -113,30 +116,46 @@ def test_damping_is_the_recipes_factor_and_its_sensitivity_is_reported(run, tiny
 
 
 def test_the_table_shows_every_depth_and_marks_the_plan(run, tiny, statistics):
-    save_statistics(run, statistics, seconds=1.5)
+    store.save(run, statistics, seconds=1.5)
     depth = plan_from_statistics(run, tiny()).shared_depth
     lines = table(run).splitlines()
     assert len(lines) == 1 + 4
     assert ["<- plan, at weights" in line for line in lines[1:]] == [d == depth for d in range(4)]
     proxy = run.read_json("plan.json")["terms_nats"]["proxy"]
-    assert [f"{value:.3e}" in line for value, line in zip(proxy, lines[1:], strict=True)] == [True] * 4
+    assert [f"{value:.4g}" in line for value, line in zip(proxy, lines[1:], strict=True)] == [True] * 4
 
 
-def test_a_plan_given_by_the_recipe_skips_statistics_and_search(run, tiny, trained, never):
-    choice = choose(*trained, tiny(shared_depth=4, task_weights=(0.4, 0.6)), run)
+def test_a_plan_given_by_the_recipe_needs_no_search(run, tiny):
+    choice = given(tiny(shared_depth=4, task_weights=(0.4, 0.6)), run)
     assert (choice.shared_depth, choice.task_weights) == (4, (0.4, 0.6))
     plan = run.read_json("plan.json")
     assert (plan["source"], plan["shared_depth"], plan["task_weights"]) == ("recipe", 4, [0.4, 0.6])
-    assert run.load_checkpoint(planning.STATISTICS) is None
+    assert given(tiny(shared_depth=4), run) is None
+    assert given(tiny(task_weights=(0.4, 0.6)), run) is None
 
 
-def test_statistics_are_measured_once(run, tiny, trained, monkeypatch):
-    choice = choose(*trained, tiny(), run)
-    monkeypatch.setattr(fisher, "measure", lambda *args, **kwargs: pytest.fail("measured again"))
-    assert choose(*trained, tiny(), run) == choice
-    statistics, _ = load_statistics(run)
-    assert statistics.num_images == 15
-    assert len(statistics.blocks) == 4
+@pytest.mark.parametrize("structure", ["diagonal", "ekfac", "refit"])
+def test_statistics_are_measured_once_and_planned_with(run, tiny, trained, monkeypatch, structure):
+    recipe = tiny(search=Search(structure=structure, samples=12, weights=5))
+    measure(*trained, recipe, run, [trained[0], trained[0]])
+    for module in (fisher, responses):
+        monkeypatch.setattr(module, "measure", lambda *args, **kwargs: pytest.fail("measured again"))
+    measure(*trained, recipe, run, [trained[0], trained[0]])
+    statistics, _ = store.load(run)
+    assert isinstance(statistics, Responses) == (structure == "refit")
+    assert (statistics.num_blocks, statistics.num_tasks) == (4, 2)
+    plan_from_statistics(run, recipe)
+    plan = run.read_json("plan.json")
+    assert plan["level_calibrated"]
+    assert plan["structure"] == structure
+
+
+def test_without_replicates_the_level_is_said_not_to_be_calibrated(run, tiny, trained, capsys):
+    recipe = tiny(search=Search(structure="diagonal", replicates=False, samples=12, weights=5))
+    measure(*trained, recipe, run)
+    plan_from_statistics(run, recipe)
+    assert not run.read_json("plan.json")["level_calibrated"]
+    assert "the level of the terms is not calibrated" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,18 @@ import json
 import pytest
 from timm import is_model
 
-from osdtw_training.recipe import Recipe, Refit, Schedule, Warmup, from_values, packaged_recipes, read_recipe, to_values
+from osdtw_training.recipe import (
+    Joint,
+    Recipe,
+    Refit,
+    Schedule,
+    Search,
+    Warmup,
+    from_values,
+    packaged_recipes,
+    read_recipe,
+    to_values,
+)
 
 
 @pytest.fixture
@@ -105,7 +116,11 @@ def test_recipes_survive_json(recipe):
 
 
 def test_passes_count_each_task_of_stage_1_and_only_the_stages_that_run():
-    stages = {"warmup": Warmup(3), "tasks": Schedule(2), "joint": Schedule(5), "train": Schedule(7)}
-    assert Recipe(**stages, refit=Refit(4), num_tasks=3).passes() == 3 + 3 * 2 + 5 + 4
-    assert Recipe(**stages, refit=Refit(4, decoders="joint"), num_tasks=1).passes() == 3 + 2 + 5
+    stages = {"warmup": Warmup(3), "tasks": Schedule(2), "joint": Joint(5), "train": Schedule(7)}
+    given = {"shared_depth": 2, "task_weights": (0.5, 0.5)}
+    alone = Search(structure="diagonal", replicates=False)
+    assert Recipe(**stages, refit=Refit(4), num_tasks=3, search=alone).passes() == 3 + 3 * 2 + 5 + 4
+    assert Recipe(**stages, refit=Refit(4), num_tasks=3).passes() == 3 + 3 * 2 * 2 + 5 + 4  # halves: once more
+    assert Recipe(**stages, refit=Refit(4), **given).passes() == 3 + 2 * 2 + 5 + 4
+    assert Recipe(**stages, refit=Refit(4, decoders="joint"), num_tasks=1, search=alone).passes() == 3 + 2 + 5
     assert Recipe(**stages, refit=Refit(4), method="balanced_softmax").passes() == 7

@@ -66,7 +66,15 @@ def assert_same_run(first, second):
 
 
 def test_a_run_stopped_in_every_stage_ends_like_an_undisturbed_one(finished, interrupted, tiny, tmp_path):
-    points = [("warmup", 1), ("task0", 1), ("task1", 1, False), ("statistics", None), ("joint", 1), ("refit", 1)]
+    points = [
+        ("warmup", 1),
+        ("task0", 1),
+        ("task1", 1, False),
+        ("half1_task0", 1),
+        ("statistics", None),
+        ("joint", 1),
+        ("refit", 1),
+    ]
     assert_same_run(interrupted(tiny(), tmp_path / "run", points), finished)
 
 

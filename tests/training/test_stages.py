@@ -5,11 +5,11 @@ import torch
 
 from osdtw_models.fusion import fuse
 from osdtw_training import stages
-from osdtw_training.data import load_data
+from osdtw_training.data import Batches, load_data
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
 from osdtw_training.planning import Choice
-from osdtw_training.recipe import Refit, Schedule, Warmup
+from osdtw_training.recipe import Joint, Refit, Schedule, Search, Warmup
 from osdtw_training.runs import Run
 
 PLAN = Choice(3, (0.3, 0.7))
@@ -72,7 +72,7 @@ def test_tasks_are_trained_alone_from_the_common_start_on_the_same_images(prepar
 
 
 def test_joint_training_starts_from_the_average_and_trains_everything(prepare, fitted):
-    stage = prepare(joint=ONCE)
+    stage = prepare(joint=Joint(1, 0.02))
     tasks, _ = networks(stage)
     with torch.no_grad():
         tasks.decoders[1].block2.conv1.weight.add_(1)
@@ -85,13 +85,54 @@ def test_joint_training_starts_from_the_average_and_trains_everything(prepare, f
     assert network.shared_depth == 3
 
 
-def test_the_joint_loss_is_the_weighted_sum_of_the_tasks_losses(prepare, monkeypatch):
-    stage, losses = prepare(), []
+@pytest.mark.parametrize("weigh", ["encoder", "losses"])
+def test_the_task_weights_act_on_the_encoder_or_on_the_losses(prepare, monkeypatch, weigh):
+    """The encoder's gradient is the weighted sum of the tasks' either way; a decoder's is its task's, or weighted."""
+    stage, losses = prepare(joint=Joint(2, 0.02, weigh=weigh)), []
     monkeypatch.setattr(stages, "fit", lambda *args: losses.append(args[3]))
     network = stages.train_jointly(stage, networks(stage)[0], PLAN).eval()
     images, labels = next(stage.batches.plain())
     each = [stage.objectives[k](network.forward_task(images, k), labels) for k in range(2)]
-    assert losses[0](images, labels).item() == pytest.approx(0.3 * each[0].item() + 0.7 * each[1].item(), rel=1e-5)
+    encoder = [torch.autograd.grad(value, list(network.encoder.parameters()), retain_graph=True) for value in each]
+    own = [
+        torch.autograd.grad(value, list(network.decoders[k].parameters()), retain_graph=True)
+        for k, value in enumerate(each)
+    ]
+    losses[0](images, labels).backward()
+    for parameter, head, tail in zip(network.encoder.parameters(), *encoder, strict=True):
+        torch.testing.assert_close(parameter.grad, 0.3 * head + 0.7 * tail, rtol=1e-4, atol=1e-6)
+    for k, weight in enumerate((0.3, 0.7)):
+        scale = weight if weigh == "losses" else 1
+        for parameter, expected in zip(network.decoders[k].parameters(), own[k], strict=True):
+            torch.testing.assert_close(parameter.grad, scale * expected, rtol=1e-4, atol=1e-6)
+
+
+def test_replicates_are_trained_on_disjoint_halves_in_half_the_batches(prepare, fitted):
+    stage = prepare()
+    start = new_network(stage.recipe, stage.partition)
+    seen = []
+    epoch = Batches.epoch
+
+    def spy(batches, number):
+        seen.append((set(batches.indices), batches.batch_size, batches.steps))
+        return epoch(batches, number)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Batches, "epoch", spy)
+        replicates = stages.train_replicates(stage, start)
+    assert [name for name, *_ in fitted] == ["half0_task0", "half0_task1", "half1_task0", "half1_task1"]
+    first, second = seen[0], seen[-1]
+    assert not first[0] & second[0]
+    assert first[0] | second[0] == set(stage.batches.indices)
+    assert {size for _, size, _ in seen} == {stage.batches.batch_size // 2}
+    assert abs(first[2] - stage.batches.steps) <= 1
+    assert len(replicates) == 2
+
+
+def test_without_replicates_none_are_trained(prepare, fitted):
+    stage = prepare(search=Search(structure="diagonal", replicates=False))
+    assert stages.train_replicates(stage, new_network(stage.recipe, stage.partition)) == []
+    assert fitted == []
 
 
 @pytest.mark.parametrize("decoders", ["refit", "joint", "tasks"])
@@ -157,7 +198,7 @@ def test_the_warm_up_shares_every_block(prepare, fitted, objective):
 
 
 def test_without_none_weights_the_offsets_are_applied_at_test_time(prepare):
-    stage = prepare(none_weights=False, warmup=Warmup(), tasks=Schedule(), joint=Schedule(), refit=Refit())
+    stage = prepare(none_weights=False, warmup=Warmup(), tasks=Schedule(), joint=Joint(), refit=Refit())
     tasks = stages.train_tasks(stage, stages.warm_up(stage))
     network = stages.assemble(stage, tasks, stages.train_jointly(stage, tasks, PLAN))
     offsets = [objective.offsets for objective in stage.objectives]

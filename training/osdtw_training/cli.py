@@ -109,17 +109,13 @@ def _search(argv: list[str]) -> None:
     need("training", *MODULES)
 
     from osdtw_training import figures, planning
-    from osdtw_training.recipe import Search
     from osdtw_training.runs import Run
 
     if not (options.run / "recipe.json").is_file():
         raise FileNotFoundError(f"{options.run} is not a run folder; give one that osdtw-train wrote.")
     recipe = _begun_recipe(options.run)
-    grid = Search(
-        recipe.search.samples,
-        recipe.search.weights if options.points is None else options.points,
-        recipe.search.damping if options.damping is None else options.damping,
-    )
+    asked = {"weights": options.points, "damping": options.damping}
+    grid = dataclasses.replace(recipe.search, **{name: value for name, value in asked.items() if value is not None})
     weights = None if options.task_weights is None else tuple(options.task_weights)
     recipe = dataclasses.replace(recipe, search=grid, shared_depth=options.shared_depth, task_weights=weights)
     run = Run(options.run, resume=True)

@@ -135,6 +135,28 @@ def hold_out(labels: np.ndarray[Any, Any], chosen: list[int], part: float, seed:
     return sorted(set(chosen) - held), sorted(held)
 
 
+def halves(labels: Tensor, seed: int) -> tuple[list[int], list[int]]:
+    """Two disjoint halves of an image set, class by class.
+
+    Args:
+        labels: Class of each image, shape (N,).
+        seed: Seed of the draw.
+
+    Returns:
+        Ascending indices of both halves. The odd image of a class goes to the half that has fewer so far: a class
+        of one image is in one half only.
+    """
+    stream = np.random.default_rng([seed, 3])
+    parts: tuple[list[int], list[int]] = ([], [])
+    for c in range(int(labels.max()) + 1):
+        indices = stream.permutation((labels == c).nonzero().flatten().numpy()).tolist()
+        smaller = int(len(parts[0]) > len(parts[1]))
+        middle = (len(indices) + 1) // 2
+        parts[smaller].extend(indices[:middle])
+        parts[1 - smaller].extend(indices[middle:])
+    return sorted(parts[0]), sorted(parts[1])
+
+
 @dataclass(frozen=True)
 class Batches:
     """Batches of an image set, augmented for training or plain.

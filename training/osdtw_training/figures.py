@@ -13,8 +13,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from osdtw_models.files import write_whole
-from osdtw_training import planning, proxy
+from osdtw_training import store
 from osdtw_training.runs import Run
+from osdtw_training.search import error_terms, weight_grid
+from osdtw_training.terms import Terms
 
 COLOURS = {"encoder variance": "#4477aa", "encoder bias": "#ee6677", "decoder variance": "#ccbb44"}
 
@@ -35,11 +37,11 @@ def draw(run: Run) -> list[Path]:
         results = run.read_json("results.json")
         if "test" in results:
             drawn.append(_save(class_accuracy(results), run, "class_accuracy.png"))
-    if (run.folder / "checkpoints" / f"{planning.STATISTICS}.safetensors").is_file():
+    if store.has(run):
         plan = run.read_json("plan.json")
-        statistics, _ = planning.load_statistics(run)
-        weights = proxy.weight_grid(len(plan["task_weights"]), plan["grid"]["points"])
-        terms = proxy.error_terms(statistics, weights, plan["grid"]["damping"])
+        statistics, _ = store.load(run)
+        weights = weight_grid(len(plan["task_weights"]), plan["grid"]["points"])
+        terms = error_terms(statistics, weights, plan["grid"]["damping"], plan["grid"]["debias"])
         drawn.append(_save(depth_terms(terms, plan), run, "proxy_depth.png"))
         if len(plan["task_weights"]) == 2:
             drawn.append(_save(heat_map(terms, plan), run, "proxy_map.png"))
@@ -75,7 +77,7 @@ def class_accuracy(results: dict[str, Any]) -> Figure:
     return figure
 
 
-def depth_terms(terms: proxy.Terms, plan: dict[str, Any]) -> Figure:
+def depth_terms(terms: Terms, plan: dict[str, Any]) -> Figure:
     """The three error terms stacked by shared depth, each depth at its best weights; the plan is marked."""
     best = terms.proxy.argmin(1)
     depths = np.arange(len(best))
@@ -97,7 +99,7 @@ def depth_terms(terms: proxy.Terms, plan: dict[str, Any]) -> Figure:
     return figure
 
 
-def heat_map(terms: proxy.Terms, plan: dict[str, Any]) -> Figure:
+def heat_map(terms: Terms, plan: dict[str, Any]) -> Figure:
     """The proxy over shared depth and tail weight, above its minimum; the plan is marked."""
     excess = (terms.proxy - terms.proxy.min()).numpy()
     figure = Figure(figsize=(7, 3.2), layout="constrained")

@@ -1,33 +1,37 @@
-"""Per-block statistics of the trained tasks, diagonal (theory.md sections 2 and 5).
+"""Per-block statistics of the trained tasks (theory.md sections 2 and 5).
 
-Layout, for one block with P parameters and K tasks::
+Layout, for one block with P coordinates and K tasks::
 
-    curvature  (K, P)      H_k: training curvature, E[c_y g^2] with the label drawn from the training posterior
-    scores     (K, K, P)   E[c_k g_k  c_l g_l] with the real label, one label for both tasks:
-                           S_k on the diagonal, the cross-task covariance C_kl off it
-    target     (K, P)      J*_k: Fisher of the balanced target, label drawn from the unadjusted posterior
-    optimum    (K, P)      parameters of task k after stage 1
+    curvature   (K, P)      H_k: training curvature, E[c_y g^2] with the label drawn from the task's posterior
+    scores      (K, K, P)   E[c_k g_k  c_l g_l], one class for all tasks: S_k on the diagonal, the cross-task
+                            covariance C_kl off it
+    target      (K, P)      J*_k: Fisher of the balanced target, label drawn from the unadjusted posterior
+    optimum     (K, P)      parameters of task k after stage 1
+    replicates  (2, K, P)   the same after stage 1 on each half of the images; none if there are no replicates
 
-g is the gradient of one image's loss; expectations are over the training images (H, S) or over images with
-every class weighing the same (J*). Classifiers are private in every plan: a constant, left out.
+g is the gradient of one image's loss; expectations are over the training images (H, S) or over images with every
+class weighing the same (J*). Coordinates are those of layers.py and structures.py. Classifiers are private in every
+plan: a constant, left out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.func import functional_call, grad, vmap
+from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training.data import Batches
+from osdtw_training.gradients import multiplies_patches
+from osdtw_training.kronecker import KroneckerFactors
+from osdtw_training.layers import Layer, block_layers, same_layers
 from osdtw_training.objectives import TaskObjective
-
-CHUNK = 32
+from osdtw_training.observer import FisherKind, Look, Observer
+from osdtw_training.sampling import bootstrap_error, stratified, weighted_batches
+from osdtw_training.structures import Structure
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class BlockStatistics:
     scores: Tensor
     target: Tensor
     optimum: Tensor
+    replicates: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,25 @@ class Statistics:
         blocks: One entry per block, the stem first.
         num_images: Training images N that the task losses are means over.
         damping: Curvature added by early stopping and weight decay: 1 / sum of stage-1 learning rates + decay.
+        samples: Images that were looked at.
+        trace_error: Relative standard error, by bootstrap, of the trace of J*_k over all blocks; the largest of K.
     """
 
     blocks: tuple[BlockStatistics, ...]
     num_images: int
     damping: float
+    samples: int = 0
+    trace_error: float = 0.0
+
+    @property
+    def num_tasks(self) -> int:
+        """Number of tasks K."""
+        return len(self.blocks[0].curvature)
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of blocks L."""
+        return len(self.blocks)
 
 
 def measure(
@@ -62,8 +81,11 @@ def measure(
     samples: int,
     damping: float,
     seed: int = 0,
+    kind: FisherKind = FisherKind.MONTE_CARLO,
+    structure: Structure = Structure.DIAGONAL,
+    replicates: Sequence[OsdtwNet] = (),
 ) -> Statistics:
-    """Statistics of the task networks in one pass over a stratified sub-sample, without augmentation.
+    """Statistics of the task networks over a stratified sub-sample, without augmentation.
 
     Args:
         network: Network that shares nothing: decoder k is the whole network of task k.
@@ -72,131 +94,105 @@ def measure(
         samples: Images to use, spread evenly over the classes as far as they reach.
         damping: See `Statistics`.
         seed: Seed of the sub-sample and of the drawn labels.
+        kind: Whose labels the gradients are taken with.
+        structure: What is neglected inside a block.
+        replicates: Networks like the first, each trained on one half of the images (`stages.train_replicates`).
 
     Returns:
-        The statistics, float32.
+        The statistics, float32 on the CPU.
     """
-    counts = torch.tensor(batches.images.counts(), dtype=torch.float64)
-    picked = stratified(batches.images.labels, samples, seed)
-    chosen = Batches(batches.images.subset(picked), picked, batches.recipe)
-    taken = torch.tensor(chosen.images.counts(), dtype=torch.float64)
-    # Weights that turn the sub-sample's mean into the training mean and into the class-balanced mean.
-    device = batches.recipe.device
-    to_training = (counts / counts.sum() / taken).float().to(device)
-    to_target = (1 / len(counts) / taken).float().to(device)
-    generator = torch.Generator().manual_seed(seed)
-    sums = [_Sums(network, k) for k in network.tasks]
-    cross: dict[str, Tensor] = {}
     network.eval()
-    # Chunks of equal size: a last one of a single image would take another, slower path through vmap.
-    chunks = -(-len(picked) // CHUNK)
-    for images, labels in chosen.plain(-(-len(picked) // chunks)):
-        scores = []
-        for task, objective in zip(sums, objectives, strict=True):
-            with torch.no_grad():
-                logits = network.forward_task(images, task.number)
-            trained = _draw(logits + objective.offsets, generator)
-            balanced = _draw(logits, generator)
-            weights = objective.class_weights[labels]
-            train_mean, target_mean = to_training[labels], to_target[labels]
-            own = objective.label_map[labels]
-            task.add("curvature", task.gradients(images, trained, objective.offsets), train_mean * weights)
-            task.add("target", task.gradients(images, balanced, None), target_mean)
-            real = task.gradients(images, own, objective.offsets)
-            scores.append({name: weights.view(-1, *[1] * (g.ndim - 1)) * g for name, g in real.items()})
-        for k, first in enumerate(scores):
-            for m, second in enumerate(scores):
-                for name in first:
-                    value = torch.einsum("b,b...->...", train_mean, first[name] * second[name])
-                    key = f"{k}.{m}.{name}"
-                    cross[key] = cross[key] + value if key in cross else value
-    blocks = tuple(_gather(sums, cross, f"block{i}.") for i in range(1, network.backbone.num_blocks + 1))
-    return Statistics(blocks, int(counts.sum()), damping)
+    layers = block_layers(network)
+    picked = stratified(batches.images.labels, samples, seed)
+
+    def looks() -> Iterator[list[Look]]:
+        observer = Observer(network, layers, objectives, kind, seed)
+        for batch in weighted_batches(batches, picked):
+            yield observer.look(*batch)
+
+    if structure is Structure.EKFAC:
+        _find_eigenbases(layers, looks())
+    moments = [Moments(len(objectives)) for _ in layers]
+    norms = []
+    for look in looks():
+        shown = [each.add(layer, i, look) for i, (layer, each) in enumerate(zip(layers, moments, strict=True))]
+        norms.append(torch.stack(shown).sum(0).cpu())
+    blocks = [
+        _gather(number, layers, moments, [same_layers(layers, each) for each in replicates])
+        for number in range(1, network.backbone.num_blocks + 1)
+    ]
+    error = bootstrap_error(torch.cat(norms, 1), seed)
+    return Statistics(tuple(blocks), len(batches.images), damping, len(picked), error)
 
 
-def stratified(labels: Tensor, samples: int, seed: int) -> list[int]:
-    """Indices of a sub-sample spread evenly over the classes: small classes whole, large ones capped alike.
+class Moments:
+    """Running second moments of one layer's gradients.
 
     Args:
-        labels: Class of each image, shape (N,).
-        samples: Images wanted; at least one per class is taken.
-        seed: Seed of the draw.
-
-    Returns:
-        Ascending indices.
+        num_tasks: Number of tasks K.
     """
-    stream = np.random.default_rng([seed, 2])
-    of_class = [stream.permutation((labels == c).nonzero().flatten().numpy()) for c in range(int(labels.max()) + 1)]
-    cap = 1
-    while sum(min(len(c), cap + 1) for c in of_class) <= samples and cap < max(map(len, of_class)):
-        cap += 1
-    return sorted(int(i) for indices in of_class for i in indices[:cap])
+
+    def __init__(self, num_tasks: int) -> None:
+        self.curvature: Any = 0.0
+        self.target: Any = 0.0
+        self.scores: Any = 0.0
+        self.num_tasks = num_tasks
+
+    def add(self, layer: Layer, number: int, looks: Sequence[Look]) -> Tensor:
+        """Add a batch.
+
+        Args:
+            layer: The layer.
+            number: Its number in the looks.
+            looks: What each task's network showed.
+
+        Returns:
+            Each image's part of the trace of J*_k, shape (K, B).
+        """
+        curvature: list[Tensor] = []
+        target: list[Tensor] = []
+        weighted, norms = [], []
+        for k, look in enumerate(looks):
+            gradients = layer.gradients(k, look.inputs[number], look.arriving[number])  # (R, B, P)
+            for name, sums in (("curvature", curvature), ("target", target)):
+                part, weights = gradients[look.sets(name)].square(), look.labels[name].weights
+                sums.append(weights.flatten() @ part.flatten(0, 1))
+                if name == "target":
+                    norms.append((weights * part.sum(-1)).sum(0))
+            weighted.append((gradients[look.sets("scores")] * look.labels["scores"].weights[..., None]).flatten(0, 1))
+        self.curvature = self.curvature + torch.stack(curvature)
+        self.target = self.target + torch.stack(target)
+        pairs = [[(first * second).sum(0) for second in weighted] for first in weighted]
+        self.scores = self.scores + torch.stack([torch.stack(row) for row in pairs])
+        return torch.stack(norms)
 
 
-class _Sums:
-    """Gradients of one task by block parameter, and their running weighted squares."""
-
-    def __init__(self, network: OsdtwNet, number: int) -> None:
-        self.number = number
-        prefix = f"decoders.{number}."
-        task = _TaskNetwork(network, number)
-        self.parameters = {
-            name.removeprefix(f"network.{prefix}"): value.detach()
-            for name, value in task.named_parameters()
-            if name.startswith(f"network.{prefix}block")
-        }
-        self.sums: dict[str, dict[str, Tensor]] = {"curvature": {}, "target": {}}
-
-        def loss(parameters: dict[str, Tensor], image: Tensor, label: Tensor, offsets: Tensor) -> Tensor:
-            named = {f"network.{prefix}{name}": value for name, value in parameters.items()}
-            logits = functional_call(task, named, (image.unsqueeze(0),))
-            return F.cross_entropy(logits + offsets, label.unsqueeze(0))
-
-        self.per_image = vmap(grad(loss), in_dims=(None, 0, 0, None))
-
-    def gradients(self, images: Tensor, labels: Tensor, offsets: Tensor | None) -> dict[str, Tensor]:
-        """Gradient of each image's task loss by parameter name: shape (B, *parameter)."""
-        shift = torch.zeros(()) if offsets is None else offsets
-        # Without no_grad the classifier, which is no argument of the gradient, would keep every graph alive.
-        with torch.no_grad():
-            result: dict[str, Tensor] = self.per_image(self.parameters, images, labels, shift)
-        return result
-
-    def add(self, kind: str, gradients: dict[str, Tensor], weights: Tensor) -> None:
-        """Add the weighted sum of squared gradients, weights of shape (B,)."""
-        for name, g in gradients.items():
-            value = torch.einsum("b,b...->...", weights, g.square())
-            self.sums[kind][name] = self.sums[kind][name] + value if name in self.sums[kind] else value
+def _find_eigenbases(layers: Sequence[Layer], looks: Iterator[list[Look]]) -> None:
+    """Give each layer that has Kronecker factors the eigenbasis of theirs, over all tasks, H and J* together."""
+    factors = {i: KroneckerFactors(layer) for i, layer in enumerate(layers) if multiplies_patches(layer.modules[0])}
+    for look in looks:
+        for i, each in factors.items():
+            for k, shown in enumerate(look):
+                for name in ("curvature", "target"):
+                    each.add(k, shown.inputs[i], shown.arriving[i][shown.sets(name)], shown.labels[name].weights)
+    for i, each in factors.items():
+        layers[i].coordinates = each.coordinates()
 
 
-class _TaskNetwork(nn.Module):
-    """One task of a network as a module of its own."""
+def _gather(
+    number: int, layers: Sequence[Layer], moments: Sequence[Moments], replicates: Sequence[list[list[torch.nn.Module]]]
+) -> BlockStatistics:
+    """The statistics of one block: its layers' side by side."""
+    own = [i for i, layer in enumerate(layers) if layer.block == number]
 
-    def __init__(self, network: OsdtwNet, number: int) -> None:
-        super().__init__()
-        self.network = network
-        self.number = number
+    def joined(tensors: list[Tensor]) -> Tensor:
+        return torch.cat(tensors, -1).cpu()
 
-    def forward(self, images: Tensor) -> Tensor:
-        return self.network.forward_task(images, self.number)
-
-
-def _draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One label per image from the softmax of its logits: shape (B,)."""
-    return torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).flatten().to(logits.device)
-
-
-def _gather(sums: Sequence[_Sums], cross: dict[str, Tensor], prefix: str) -> BlockStatistics:
-    """Flatten the tensors of one block's parameters into vectors."""
-    names = [name for name in sums[0].parameters if name.startswith(prefix)]
-
-    def flat(tensors: dict[str, Tensor], before: str = "") -> Tensor:
-        return torch.cat([tensors[before + name].flatten() for name in names]).cpu()
-
-    tasks = range(len(sums))
+    found = [joined([layers[i].parameters(other[i]) for i in own]) for other in replicates]
     return BlockStatistics(
-        curvature=torch.stack([flat(task.sums["curvature"]) for task in sums]),
-        scores=torch.stack([torch.stack([flat(cross, f"{k}.{m}.") for m in tasks]) for k in tasks]),
-        target=torch.stack([flat(task.sums["target"]) for task in sums]),
-        optimum=torch.stack([flat(task.parameters) for task in sums]),
+        curvature=joined([moments[i].curvature for i in own]),
+        scores=joined([moments[i].scores for i in own]),
+        target=joined([moments[i].target for i in own]),
+        optimum=joined([layers[i].parameters(layers[i].modules) for i in own]),
+        replicates=torch.stack(found) if found else None,
     )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -114,3 +115,20 @@ def distillation(student: Tensor, teacher: Tensor) -> Tensor:
         log_target=True,
         reduction="batchmean",
     )
+
+
+def scale_gradient(values: Tensor, factor: float) -> Tensor:
+    """The same values; what flows back through them is multiplied by a factor."""
+    scaled: Tensor = _ScaleGradient.apply(values, factor)
+    return scaled
+
+
+class _ScaleGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, values: Tensor, factor: float) -> Tensor:
+        context.factor = factor
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        return context.factor * gradient, None

@@ -10,19 +10,23 @@ from typing import Any
 import torch
 
 from osdtw_models.network import OsdtwNet
-from osdtw_training import fisher, proxy
+from osdtw_training import fisher, responses, store
 from osdtw_training.data import Batches
+from osdtw_training.fisher import Statistics
 from osdtw_training.objectives import TaskObjective
+from osdtw_training.observer import FisherKind
 from osdtw_training.recipe import Recipe
+from osdtw_training.responses import Responses
 from osdtw_training.runs import Run
+from osdtw_training.search import Plan, search
+from osdtw_training.structures import Structure
 
-STATISTICS = "statistics"
 NORMALISATION = (
     "Task weights sum to 1 and multiply each task's loss averaged over all N training images, 'none' images included."
 )
 NOT_CALIBRATED = (
-    "The level of the terms is not calibrated yet: in deep networks the variance terms come out too large, "
-    "which favours sharing. Compare with a fixed --shared-depth before relying on the choice."
+    "Without replicates the level of the terms is not calibrated: in deep networks the variance terms come out too "
+    "large, which favours sharing. Compare with a fixed --shared-depth before relying on the choice."
 )
 
 
@@ -39,37 +43,56 @@ class Choice:
     task_weights: tuple[float, ...]
 
 
-def choose(
-    network: OsdtwNet, objectives: Sequence[TaskObjective], batches: Batches, recipe: Recipe, run: Run
-) -> Choice:
-    """Stage 1's end: the plan of the recipe, or statistics and search for what the recipe leaves open.
+def given(recipe: Recipe, run: Run) -> Choice | None:
+    """The plan of a recipe that leaves nothing to search; written to ``plan.json``.
+
+    Returns:
+        The choice, or None.
+    """
+    if recipe.shared_depth is None or recipe.task_weights is None:
+        return None
+    choice = Choice(recipe.shared_depth, recipe.task_weights)
+    run.write_json("plan.json", {"source": "recipe", **_choice_values(choice), "notes": [NORMALISATION]})
+    print(f"Plan given by the recipe: {_choice_text(choice)}.")
+    return choice
+
+
+def measure(
+    network: OsdtwNet,
+    objectives: Sequence[TaskObjective],
+    batches: Batches,
+    recipe: Recipe,
+    run: Run,
+    replicates: Sequence[OsdtwNet] = (),
+) -> None:
+    """Stage 1's end: measure the statistics that the recipe asks for, once, and keep them in the run folder.
 
     Args:
         network: Task networks (depth 0).
         objectives: Loss of each task.
         batches: Training images.
-        recipe: May fix the shared depth, the task weights, or both.
-        run: Run folder; gets ``checkpoints/statistics.safetensors`` and ``plan.json``.
-
-    Returns:
-        The choice.
-
-    Raises:
-        ValueError: If the fixed depth or weights do not fit the network.
+        recipe: Says which statistics, of how many images.
+        run: Run folder; gets ``checkpoints/statistics.safetensors``.
+        replicates: Task networks of two halves of the images, if there are any.
     """
-    check_fixed(recipe, network.backbone.num_blocks, network.partition.num_tasks)
-    if recipe.shared_depth is not None and recipe.task_weights is not None:
-        choice = Choice(recipe.shared_depth, recipe.task_weights)
-        run.write_json("plan.json", {"source": "recipe", **_choice_values(choice), "notes": [NORMALISATION]})
-        print(f"Plan given by the recipe: {_choice_text(choice)}.")
-        return choice
-    if run.load_checkpoint(STATISTICS) is None:
-        started = time.perf_counter()
-        statistics = fisher.measure(
-            network, objectives, batches, recipe.search.samples, task_damping(recipe, batches), recipe.seed
+    if store.has(run):
+        return
+    started = time.perf_counter()
+    wanted, damping = recipe.search, task_damping(recipe, batches)
+    found: Statistics | Responses
+    if wanted.structure == "refit":
+        found = responses.measure(network, objectives, batches, wanted.samples, damping, replicates, recipe.seed)
+    else:
+        kind, structure = FisherKind(wanted.labels), Structure(wanted.structure)
+        found = fisher.measure(
+            network, objectives, batches, wanted.samples, damping, recipe.seed, kind, structure, replicates
         )
-        save_statistics(run, statistics, time.perf_counter() - started)
-    return plan_from_statistics(run, recipe)
+    seconds = time.perf_counter() - started
+    store.save(run, found, seconds)
+    print(
+        f"Statistics of {found.samples} images in {seconds:.0f} s; the traces of the target's Fisher information "
+        f"are known to {found.trace_error:.0%}."
+    )
 
 
 def plan_from_statistics(run: Run, recipe: Recipe) -> Choice:
@@ -86,37 +109,43 @@ def plan_from_statistics(run: Run, recipe: Recipe) -> Choice:
         FileNotFoundError: If the run has no statistics yet.
         ValueError: If a fixed depth or fixed weights do not fit the statistics.
     """
-    statistics, seconds = load_statistics(run)
-    check_fixed(recipe, len(statistics.blocks), len(statistics.blocks[0].curvature))
+    statistics, seconds = store.load(run)
+    check_fixed(recipe, statistics.num_blocks, statistics.num_tasks)
+
+    def found(factor: float) -> Plan:
+        wanted = recipe.search
+        depth, weights = recipe.shared_depth, recipe.task_weights
+        return search(statistics, wanted.weights, wanted.damping * factor, depth, weights, wanted.debias)
+
     started = time.perf_counter()
-    plans = {
-        factor: proxy.search(
-            statistics,
-            recipe.search.weights,
-            recipe.search.damping * factor,
-            shared_depth=recipe.shared_depth,
-            task_weights=recipe.task_weights,
-        )
-        for factor in (1.0, 0.1, 10.0)
-    }
-    plan = plans[1.0]
+    plan = found(1.0)
+    search_seconds = time.perf_counter() - started
     choice = _choice(plan)
+    calibrated = isinstance(statistics, Responses) or statistics.blocks[0].replicates is not None
     values = {
         "source": _source(recipe),
         **_choice_values(choice),
-        "level_calibrated": False,
+        "structure": recipe.search.structure,
+        "level_calibrated": calibrated,
         "weights_at_grid_edge": plan.edge,
-        "notes": [NORMALISATION, NOT_CALIBRATED],
-        "why": reason(plan),
+        "notes": [NORMALISATION] if calibrated else [NORMALISATION, NOT_CALIBRATED],
+        "why": plan.reason(),
+        "within_one_standard_error": _near_values(plan),
+        "ends": _end_values(plan),
         "terms_nats": _term_values(plan),
         "noise_scale": plan.terms.noise_scale,
-        "grid": {"points": recipe.search.weights, "damping": recipe.search.damping},
+        "grid": {"points": recipe.search.weights, "damping": recipe.search.damping, "debias": recipe.search.debias},
         "damping": recipe.search.damping * statistics.damping,
-        "damping_sensitivity": {str(factor): _choice_values(_choice(found)) for factor, found in plans.items()},
-        "seconds": {"statistics": round(seconds, 2), "search": round(time.perf_counter() - started, 3)},
+        "damping_sensitivity": {
+            str(factor): _choice_values(_choice(plan if factor == 1 else found(factor))) for factor in (0.1, 1.0, 10.0)
+        },
+        "images": {"samples": statistics.samples, "trace_error": round(statistics.trace_error, 4)},
+        "seconds": {"statistics": round(seconds, 2), "search": round(search_seconds, 3)},
     }
     run.write_json("plan.json", values)
-    print(f"Plan found by the search: {_choice_text(choice)}.\n  {values['why']}\n  {NOT_CALIBRATED}")
+    print(f"Plan found by the search: {_choice_text(choice)}.\n  {values['why']}")
+    if not calibrated:
+        print(f"  {NOT_CALIBRATED}")
     return choice
 
 
@@ -142,75 +171,19 @@ def task_damping(recipe: Recipe, batches: Batches) -> float:
     return recipe.weight_decay + 1 / max(total, 1e-3)
 
 
-def reason(plan: proxy.Plan) -> str:
-    """Why this depth, in one sentence: what the next block would cost and save."""
-    terms, depth = plan.terms, plan.shared_depth
-    column = int((terms.weights - torch.tensor(plan.task_weights, dtype=torch.float64)).abs().sum(1).argmin())
-    blocks = len(terms.decoder_variance) - 1
-    # Entry b of both: what block b + 1 costs when shared, and what it would cost in every decoder.
-    shared = (terms.encoder_variance + terms.encoder_bias)[:, column].diff()
-    private = -terms.decoder_variance.diff()
-    text = f"Sharing {depth} of {blocks} blocks costs {terms.proxy[depth, column]:.4g} nats by the proxy"
-    if depth < blocks:
-        text += f"; the next block would add {shared[depth]:.3g} and save {private[depth]:.3g} of decoder variance"
-    if depth > 0:
-        text += f"; the last shared one adds {shared[depth - 1]:.3g} and saves {private[depth - 1]:.3g}"
-    if plan.edge:
-        text += "; the least proxy lay at the edge of the weight grid, so the weights are equal instead"
-    return text + "."
-
-
 def table(run: Run) -> str:
     """The plan of a run folder as text: the terms of every depth at its best weights, the plan marked."""
     plan = run.read_json("plan.json")
     terms = plan["terms_nats"]
-    lines = ["shared  task weights    encoder variance  encoder bias  decoder variance     proxy"]
+    titles = ("encoder variance", "encoder bias", "decoder variance", "proxy", "+- to the plan")
+    keys = ("encoder_variance", "encoder_bias", "decoder_variance", "proxy", "standard_error")
+    lines = ["  ".join(["shared", "task weights  ", *titles])]
     for depth, weights in enumerate(terms["task_weights"]):
-        values = (terms[key][depth] for key in ("encoder_variance", "encoder_bias", "decoder_variance", "proxy"))
-        row = "  ".join(f"{value:{width}.3e}" for value, width in zip(values, (16, 12, 16, 8), strict=True))
+        row = "  ".join(f"{terms[key][depth]:{len(title)}.4g}" for key, title in zip(keys, titles, strict=True))
         chosen = " ".join(f"{weight:.3f}" for weight in plan["task_weights"])
         mark = f" <- plan, at weights {chosen}" if depth == plan["shared_depth"] else ""
         lines.append(f"{depth:6d}  {' '.join(f'{w:.3f}' for w in weights):14s}  {row}{mark}")
     return "\n".join(lines)
-
-
-def save_statistics(run: Run, statistics: fisher.Statistics, seconds: float) -> None:
-    """Keep statistics in the run folder as ``checkpoints/statistics.safetensors``."""
-    tensors = {
-        f"block{i}.{name}": getattr(block, name)
-        for i, block in enumerate(statistics.blocks, 1)
-        for name in ("curvature", "scores", "target", "optimum")
-    }
-    state = {
-        "blocks": len(statistics.blocks),
-        "num_images": statistics.num_images,
-        "damping": statistics.damping,
-        "seconds": seconds,
-    }
-    run.save_checkpoint(STATISTICS, tensors, state)
-
-
-def load_statistics(run: Run) -> tuple[fisher.Statistics, float]:
-    """Statistics of a run folder, and the seconds they took.
-
-    Returns:
-        The statistics and the seconds.
-
-    Raises:
-        FileNotFoundError: If the run has none yet.
-    """
-    saved = run.load_checkpoint(STATISTICS)
-    if saved is None:
-        raise FileNotFoundError(
-            f"{run.folder} has no statistics yet; osdtw-train writes them after stage 1 unless both --shared-depth "
-            "and --task-weights are given."
-        )
-    tensors, state = saved
-    blocks = tuple(
-        fisher.BlockStatistics(*(tensors[f"block{i}.{name}"] for name in ("curvature", "scores", "target", "optimum")))
-        for i in range(1, state["blocks"] + 1)
-    )
-    return fisher.Statistics(blocks, state["num_images"], state["damping"]), state["seconds"]
 
 
 def _source(recipe: Recipe) -> str:
@@ -220,7 +193,7 @@ def _source(recipe: Recipe) -> str:
     return "search" if recipe.task_weights is None else "search, weights given"
 
 
-def _choice(plan: proxy.Plan) -> Choice:
+def _choice(plan: Plan) -> Choice:
     return Choice(plan.shared_depth, plan.task_weights)
 
 
@@ -233,8 +206,30 @@ def _choice_text(choice: Choice) -> str:
     return f"share {choice.shared_depth} blocks, task weights {weights}"
 
 
-def _term_values(plan: proxy.Plan) -> dict[str, Any]:
-    """Terms of every depth 0 .. L, each at the weights that are best for it."""
+def _near_values(plan: Plan) -> list[dict[str, Any]]:
+    """Plans that are as good as the chosen one within one standard error: per depth the range of weights."""
+    rows = []
+    for depth, near in enumerate(plan.near):
+        weights = plan.terms.weights[near]
+        if len(weights):
+            ends = {"least": weights.min(0).values.tolist(), "most": weights.max(0).values.tolist()}
+            rows.append({"shared_depth": depth, "task_weights": ends})
+    return rows
+
+
+def _end_values(plan: Plan) -> dict[str, Any]:
+    """At the plan's depth: the weights that bias alone and variance alone would choose; and each block's own."""
+    terms, depth = plan.terms, plan.shared_depth
+    each = (terms.encoder_variance + terms.encoder_bias).diff(dim=0)
+    return {
+        "bias_optimal": plan.least(terms.encoder_bias[depth]),
+        "variance_optimal": plan.least(terms.encoder_variance[depth]),
+        "of_each_block": [plan.least(block) for block in each],
+    }
+
+
+def _term_values(plan: Plan) -> dict[str, Any]:
+    """Terms of every depth 0 .. L, each at the weights that are best for it, and its distance to the plan."""
     terms = plan.terms
     best = terms.proxy.argmin(1)
     rows = torch.arange(len(best))
@@ -244,4 +239,5 @@ def _term_values(plan: proxy.Plan) -> dict[str, Any]:
         "encoder_bias": terms.encoder_bias[rows, best].tolist(),
         "decoder_variance": terms.decoder_variance.tolist(),
         "proxy": terms.proxy[rows, best].tolist(),
+        "standard_error": terms.standard_error(plan.shared_depth, plan.column)[rows, best].tolist(),
     }

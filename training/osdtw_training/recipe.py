@@ -42,6 +42,16 @@ class Warmup(Schedule):
 
 
 @dataclass(frozen=True)
+class Joint(Schedule):
+    """Stage 2: the shared encoder under the task weights."""
+
+    weigh: Literal["encoder", "losses"] = "encoder"
+    """"encoder": the task weights act on what reaches the shared blocks; each decoder learns its own task at full
+    rate, as in stage 1. "losses": the weighted sum of the losses, as written in the paper; a light task's decoder then
+    learns at a lower rate and feels more weight decay."""
+
+
+@dataclass(frozen=True)
 class Refit(Schedule):
     """Stage 3: which decoders the assembled network gets (theory.md section 7)."""
 
@@ -53,10 +63,19 @@ class Refit(Schedule):
 
 @dataclass(frozen=True)
 class Search:
-    """The proxy's statistics and the grid it searches."""
+    """The proxy's statistics and the grid it searches (theory.md sections 2 to 5)."""
 
-    samples: int = 1024
+    structure: Literal["refit", "diagonal", "ekfac"] = "refit"
+    """What is neglected. "refit": nothing, decoders refit on the encoder (needs replicates); "diagonal": what is
+    between two parameters; "ekfac": what is between two coordinates of the layers' Kronecker eigenbases."""
+    replicates: bool = True
+    """Train the tasks on two halves of the images as well, to know how much of their difference is chance."""
+    samples: int = 512
     """Training images in the statistics, drawn evenly over the classes as far as they reach."""
+    labels: Literal["monte_carlo", "empirical", "exact"] = "monte_carlo"
+    """Labels of the Fishers: drawn from the model, the real ones, or all ("refit" draws)."""
+    debias: bool = True
+    """Take off the bias what chance alone would show of it (Prop 7)."""
     weights: int = 101
     """Task-weight grid points, evenly spaced in log-odds."""
     damping: float = 1.0
@@ -129,7 +148,7 @@ class Recipe:
     """Stage 1: each task alone (costs K passes per epoch)."""
     search: Search = field(default_factory=Search)
     """Statistics and search."""
-    joint: Schedule = field(default_factory=Schedule)
+    joint: Joint = field(default_factory=Joint)
     """Stage 2: weighted joint training."""
     refit: Refit = field(default_factory=Refit)
     """Stage 3: decoders on the frozen encoder."""
@@ -153,6 +172,11 @@ class Recipe:
             raise ValueError(f"momentum is {self.momentum}; it must be at least 0 and below 1.")
         if self.search.weights < 1 or self.search.samples < 1 or self.search.damping <= 0:
             raise ValueError("search.weights (--points) and search.samples must be at least 1, search.damping above 0.")
+        if self.search.structure == "refit" and (not self.search.replicates or self.search.labels != "monte_carlo"):
+            raise ValueError(
+                'search.structure "refit" needs search.replicates and search.labels "monte_carlo"; keep both, or '
+                'choose "diagonal" or "ekfac".'
+            )
         if not 0 <= self.refit.distill <= 1:
             raise ValueError(f"refit.distill is {self.refit.distill}; it is a share, 0 to 1.")
         stages = {"train": self.train, "warmup": self.warmup, "tasks": self.tasks, "joint": self.joint}
@@ -163,11 +187,14 @@ class Recipe:
                 raise ValueError(f"{name} has epochs {stage.epochs} but anneal_epochs {stage.anneal_epochs}; raise it.")
 
     def passes(self) -> int:
-        """Passes over the training images in all stages, each task of stage 1 counted."""
+        """Passes over the training images in all stages, each task of stage 1 and its replicates counted."""
         if self.method != "osdtw":
             return self.train.epochs
         refit = self.refit.epochs if self.refit.decoders == "refit" else 0
-        return self.warmup.epochs + self.num_tasks * self.tasks.epochs + self.joint.epochs + refit
+        searched = self.shared_depth is None or self.task_weights is None
+        # Two halves of the images make one more pass.
+        tasks = self.num_tasks * self.tasks.epochs * (2 if searched and self.search.replicates else 1)
+        return self.warmup.epochs + tasks + self.joint.epochs + refit
 
 
 def read_recipe(source: str | Path) -> Recipe:

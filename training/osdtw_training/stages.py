@@ -9,7 +9,7 @@ batch norm recalibrated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch import Tensor
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import planning
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import Batches, LongTailedData, halves
 from osdtw_training.engine import Loss, fit
 from osdtw_training.networks import (
     at_depth,
@@ -26,7 +26,7 @@ from osdtw_training.networks import (
     recalibrate_batch_norm,
     split_classifier,
 )
-from osdtw_training.objectives import TaskObjective, distillation, task_objectives
+from osdtw_training.objectives import TaskObjective, distillation, scale_gradient, task_objectives
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 
@@ -57,7 +57,11 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     stage = prepare(recipe, data, run)
     start = warm_up(stage)
     tasks = train_tasks(stage, start)
-    plan = planning.choose(tasks, stage.objectives, stage.batches, recipe, run)
+    plan = planning.given(recipe, run)
+    if plan is None:
+        replicates = train_replicates(stage, start)
+        planning.measure(tasks, stage.objectives, stage.batches, recipe, run, replicates)
+        plan = planning.plan_from_statistics(run, recipe)
     joint = train_jointly(stage, tasks, plan)
     return assemble(stage, tasks, joint)
 
@@ -75,8 +79,7 @@ def warm_up(stage: Context) -> OsdtwNet:
     recipe = stage.recipe
     network = new_network(recipe, stage.partition, -1, _offsets(stage))
     if recipe.warmup.objective == "tasks" or not stage.partition.has_none:
-        equal = [1 / stage.partition.num_tasks] * stage.partition.num_tasks
-        loss = _weighted_loss(network, stage.objectives, equal)
+        loss = _mean_loss(network, stage.objectives)
         fit("warmup", network, [network], loss, stage.batches, recipe.warmup, recipe, stage.run)
         return network
     single = ClassPartition.single(stage.partition.num_classes)
@@ -91,8 +94,17 @@ def warm_up(stage: Context) -> OsdtwNet:
     return network
 
 
-def train_tasks(stage: Context, start: OsdtwNet) -> OsdtwNet:
-    """Stage 1: each task alone, from the common start; decoder k of the result is the whole network of task k."""
+def train_tasks(stage: Context, start: OsdtwNet, prefix: str = "") -> OsdtwNet:
+    """Stage 1: each task alone, from the common start; decoder k of the result is the whole network of task k.
+
+    Args:
+        stage: The context.
+        start: Network to start from, at any depth.
+        prefix: Put before the names of the checkpoints.
+
+    Returns:
+        The task networks, as one network that shares nothing.
+    """
     recipe = stage.recipe
     network = at_depth(start, recipe, 0)
     for k in network.tasks:
@@ -100,9 +112,34 @@ def train_tasks(stage: Context, start: OsdtwNet) -> OsdtwNet:
         def loss(images: Tensor, labels: Tensor, k: int = k) -> Tensor:
             return stage.objectives[k](network.forward_task(images, k), labels)
 
+        name = f"{prefix}task{k}"
         first = recipe.warmup.epochs  # all tasks see the same images in the same order
-        fit(f"task{k}", network, [network.decoders[k]], loss, stage.batches, recipe.tasks, recipe, stage.run, first)
+        fit(name, network, [network.decoders[k]], loss, stage.batches, recipe.tasks, recipe, stage.run, first)
     return network
+
+
+def train_replicates(stage: Context, start: OsdtwNet) -> list[OsdtwNet]:
+    """Stage 1 twice more, on disjoint halves of the images: what the tasks' optima owe to chance (Prop 7).
+
+    Each half is trained in batches half as large: as many steps at the same rates, so the networks travel as
+    far as those of the whole set, and every source of noise, images and batches, is twice as strong.
+
+    Args:
+        stage: The context.
+        start: Network that the tasks started from.
+
+    Returns:
+        Two networks like that of `train_tasks`; none if the recipe wants none.
+    """
+    if not stage.recipe.search.replicates:
+        return []
+    replicates = []
+    for number, half in enumerate(halves(stage.batches.images.labels, stage.recipe.seed)):
+        images, indices = stage.batches.images.subset(half), [stage.batches.indices[i] for i in half]
+        recipe = replace(stage.recipe, batch_size=max(stage.batches.batch_size // 2, 2))
+        part = replace(stage, batches=Batches(images, indices, recipe))
+        replicates.append(train_tasks(part, start, f"half{number}_"))
+    return replicates
 
 
 def train_jointly(stage: Context, tasks: OsdtwNet, plan: planning.Choice) -> OsdtwNet:
@@ -110,7 +147,7 @@ def train_jointly(stage: Context, tasks: OsdtwNet, plan: planning.Choice) -> Osd
     recipe = stage.recipe
     network = new_network(recipe, stage.partition, plan.shared_depth, _offsets(stage))
     average_encoder(network, tasks, plan.task_weights)
-    loss = _weighted_loss(network, stage.objectives, plan.task_weights)
+    loss = _weighted_loss(stage, network, plan.task_weights)
     first = recipe.warmup.epochs + recipe.tasks.epochs
     fit("joint", network, [network], loss, stage.batches, recipe.joint, recipe, stage.run, first)
     return network
@@ -136,13 +173,29 @@ def assemble(stage: Context, tasks: OsdtwNet, joint: OsdtwNet) -> OsdtwNet:
     return joint
 
 
-def _weighted_loss(network: OsdtwNet, objectives: Sequence[TaskObjective], weights: Sequence[float]) -> Loss:
-    """Sum over tasks of weight times mean loss over the batch."""
+def _mean_loss(network: OsdtwNet, objectives: Sequence[TaskObjective]) -> Loss:
+    """Mean over tasks of the mean loss over the batch."""
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         logits = network.forward_tasks(images)
-        each = [w * objective(z, labels) for w, objective, z in zip(weights, objectives, logits, strict=True)]
-        return torch.stack(each).sum()
+        return torch.stack([each(z, labels) for each, z in zip(objectives, logits, strict=True)]).mean()
+
+    return loss
+
+
+def _weighted_loss(stage: Context, network: OsdtwNet, weights: Sequence[float]) -> Loss:
+    """Sum of the tasks' mean losses over the batch, the weights on the losses or on what reaches the encoder."""
+    # On the encoder it is what the proxy speaks of: the shared blocks follow the weighted sum, while a decoder's
+    # optimum does not depend on its weight, and so its rate of learning should not either.
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        shared, total = network.forward_encoder(images), torch.zeros((), device=images.device)
+        for k, (weight, objective) in enumerate(zip(weights, stage.objectives, strict=True)):
+            if stage.recipe.joint.weigh == "losses":
+                total = total + weight * objective(network.forward_decoder(shared, k), labels)
+            else:
+                total = total + objective(network.forward_decoder(scale_gradient(shared, weight), k), labels)
+        return total
 
     return loss
 

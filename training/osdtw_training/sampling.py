@@ -1,0 +1,70 @@
+"""Which images the statistics look at, what each stands for, and how far that can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from osdtw_training.data import Batches
+
+CHUNK = 32
+RESAMPLES = 200
+
+
+def stratified(labels: Tensor, samples: int, seed: int) -> list[int]:
+    """Indices of a sub-sample spread evenly over the classes: small classes whole, large ones capped alike.
+
+    Args:
+        labels: Class of each image, shape (N,).
+        samples: Images wanted; at least one per class is taken.
+        seed: Seed of the draw.
+
+    Returns:
+        Ascending indices.
+    """
+    stream = np.random.default_rng([seed, 2])
+    of_class = [stream.permutation((labels == c).nonzero().flatten().numpy()) for c in range(int(labels.max()) + 1)]
+    cap = 1
+    while sum(min(len(c), cap + 1) for c in of_class) <= samples and cap < max(map(len, of_class)):
+        cap += 1
+    return sorted(int(i) for indices in of_class for i in indices[:cap])
+
+
+def weighted_batches(batches: Batches, picked: list[int]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
+    """Batches of a sub-sample.
+
+    Args:
+        batches: The training images.
+        picked: Indices of the sub-sample.
+
+    Yields:
+        Normalised images (B, C, H, W), their classes (B,), and two weights of each image (B,): with the first, sums
+        are means over the training images, with the second over images with every class weighing the same.
+    """
+    counts = torch.tensor(batches.images.counts(), dtype=torch.float64)
+    chosen = Batches(batches.images.subset(picked), picked, batches.recipe)
+    taken = torch.tensor(chosen.images.counts(), dtype=torch.float64)
+    to_training = (counts / counts.sum() / taken).float().to(batches.recipe.device)
+    to_target = (1 / len(counts) / taken).float().to(batches.recipe.device)
+    for images, labels in chosen.plain(CHUNK):
+        yield images, labels, to_training[labels], to_target[labels]
+
+
+def bootstrap_error(parts: Tensor, seed: int) -> float:
+    """How far a sum over images is known from the images it was taken of.
+
+    Args:
+        parts: Each image's part of K sums, shape (K, n).
+        seed: Seed of the resampling.
+
+    Returns:
+        Standard error over bootstrap samples of the images, relative to the sum; the largest of K.
+    """
+    stream = np.random.default_rng([seed, 4])
+    images = parts.shape[1]
+    drawn = torch.from_numpy(stream.multinomial(images, [1 / images] * images, RESAMPLES))
+    resampled = parts.double() @ drawn.double().T  # (K, RESAMPLES)
+    return float((resampled.std(1) / parts.double().sum(1)).max())
