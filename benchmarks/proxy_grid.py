@@ -1,7 +1,7 @@
 """Is the proxy right? A real grid of shared depths and task weights, trained from the same stage-1 tasks.
 
     python benchmarks/proxy_grid.py train --data-dir CIFAR100 --runs FOLDER [--part 1/2]
-    python benchmarks/proxy_grid.py report --runs FOLDER        -> benchmarks/results/proxy_grid.json
+    python benchmarks/proxy_grid.py report --data-dir CIFAR100 --runs FOLDER    -> benchmarks/results/proxy_grid.json
 
 ``train`` does what is not done yet and can be stopped at any time; ``--part 1/2`` and ``--part 2/2`` share the
 cells between two processes once stage 1 is there. Losses and accuracies are taken on the whole balanced test set:
@@ -15,20 +15,28 @@ import json
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from scipy.stats import spearmanr
 from torch import Tensor
 
 from osdtw_models.datasets import ImageSet, normalise
 from osdtw_models.evaluation import evaluate_logits
+from osdtw_models.files import write_text
 from osdtw_models.network import OsdtwNet
-from osdtw_training import stages
+from osdtw_training import planning, stages, store
 from osdtw_training.data import Batches, LongTailedData, load_data
+from osdtw_training.pipeline import processor
 from osdtw_training.planning import Choice
-from osdtw_training.recipe import read_recipe
+from osdtw_training.recipe import Recipe, read_recipe
 from osdtw_training.runs import Run
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "proxy_grid.json"
+GOALS = ("task_loss", "calibrated_loss", "balanced")
+TEMPERATURES = [2 ** (step / 16) for step in range(-8, 33)]
 DEPTHS = (7, 6, 5, 4, 2, 0)
 TAIL_WEIGHTS = (0.5, 0.75, 0.25)
 GRID_SEEDS = (0, 1)
@@ -57,7 +65,7 @@ def train_cell(
 ) -> None:
     """Joint training and refit of one plan; another seed means another order and augmentation of the images."""
     run = Run(runs / f"seed{seed}_depth{depth}_tail{tail}", resume=True)
-    if (run.folder / "cell.json").is_file():
+    if (run.folder / "cell.json").is_file() and "calibrated_loss" in run.read_json("cell.json"):
         return
     recipe = replace(stage.recipe, seed=stage.recipe.seed + seed)
     batches = Batches(data.train, data.train_indices, recipe)
@@ -80,13 +88,91 @@ def figures(stage: stages.Context, network: OsdtwNet, test: ImageSet) -> dict[st
         pixels = normalise(images, stage.recipe.mean, stage.recipe.std)
         logits.append(network.forward_tasks(pixels))
         fused.append(network(pixels))
-    losses = []
+    losses, calibrated = [], []
     for k, objective in enumerate(stage.objectives):
-        task = torch.cat([batch[k] for batch in logits]).double()
-        losses.append(torch.nn.functional.cross_entropy(task, objective.label_map[test.labels]).item())
-    counts = stage.counts
-    accuracy = dict(evaluate_logits(torch.cat(fused), test.labels, stage.partition, counts))
-    return {"task_losses": losses, "task_loss": sum(losses), **accuracy}
+        task, labels = torch.cat([batch[k] for batch in logits]).double(), objective.label_map[test.labels]
+        losses.append(F.cross_entropy(task, labels).item())
+        calibrated.append(min(F.cross_entropy(task / heat, labels).item() for heat in TEMPERATURES))
+    accuracy = dict(evaluate_logits(torch.cat(fused), test.labels, stage.partition, stage.counts))
+    sums = {"task_loss": sum(losses), "calibrated_loss": sum(calibrated)}
+    return {"task_losses": losses, "calibrated_losses": calibrated, **sums, **accuracy}
+
+
+def report(data_dir: str, runs: Path, output: Path) -> None:
+    """Proxies of every structure for the grid's plans, and how they rank them: the results file."""
+    cells = [json.loads(path.read_text()) for path in sorted(runs.glob("seed*/cell.json"))]
+    first = [cell for cell in cells if cell["seed"] == GRID_SEEDS[0]]
+    recipe = replace(read_recipe(HERE / "proxy_grid.toml"), data_dir=data_dir)
+    torch.set_num_threads(recipe.threads)
+    data = load_data(recipe)
+    stage = stages.prepare(recipe, data, Run(runs / "stage1", resume=True))
+    start = stages.warm_up(stage)
+    tasks, replicates = stages.train_tasks(stage, start), stages.train_replicates(stage, start)
+    rows: dict[str, Any] = {}
+    for structure in ("refit", "diagonal", "ekfac"):
+        for debias in (True, False):
+            search = replace(recipe.search, structure=structure, debias=debias)
+            wanted = replace(recipe, search=search)
+            run = Run(runs / f"statistics_{structure}", resume=True)
+            planning.measure(tasks, stage.objectives, stage.batches, wanted, run, replicates)
+            name = structure if debias else f"{structure}, not debiased"
+            rows[name] = judge(run, wanted, first)
+    seconds = {key: sum(cell["seconds"] for cell in cells if cell["seed"] == GRID_SEEDS[0]) for key in ("grid",)}
+    epoch = sum(row["seconds"] for row in stage.run.metrics() if row["stage"] == "warmup") / recipe.warmup.epochs
+    results = {
+        "command": "python benchmarks/proxy_grid.py report --data-dir CIFAR100 --runs FOLDER",
+        "hardware": {"processor": processor(), "threads": recipe.threads, "amp": recipe.amp},
+        "date": time.strftime("%Y-%m-%d"),
+        "cells": cells,
+        "ceiling": {goal: between_seeds(cells, goal) for goal in GOALS},
+        "loss_and_accuracy": ranks(first, "task_loss", [-cell["balanced"] for cell in first]),
+        "proxies": rows,
+        "seconds": {**seconds, "training_epoch": epoch},
+    }
+    write_text(output, json.dumps(results, indent=2) + "\n")
+    print(f"Wrote {output}")
+
+
+def judge(run: Run, recipe: Recipe, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rank correlations and regret of one proxy on the grid, and the plan that it chooses."""
+    statistics, seconds = store.load(run)
+    started = time.perf_counter()
+    plan = planning.find(statistics, recipe)
+    searched = time.perf_counter() - started
+    tails = plan.terms.weights[:, 1]
+
+    def proxy(cell: dict[str, Any]) -> float:
+        return float(plan.terms.proxy[cell["depth"], int((tails - cell["tail_weight"]).abs().argmin())])
+
+    values = [proxy(cell) for cell in cells]
+    picked = cells[min(range(len(cells)), key=values.__getitem__)]
+    best = max(cells, key=lambda cell: cell["balanced"])
+    return {
+        "spearman": {goal: ranks(cells, goal, values) for goal in GOALS},
+        "plan": {"shared_depth": plan.shared_depth, "tail_weight": plan.task_weights[1], "edge": plan.edge},
+        "best_cell_of_proxy": {key: picked[key] for key in ("depth", "tail_weight", "task_loss", "balanced")},
+        "regret_points": best["balanced"] - picked["balanced"],
+        "seconds": {"statistics": seconds, "search": searched},
+        "images": statistics.samples,
+        "trace_error": statistics.trace_error,
+        "values": values,
+    }
+
+
+def ranks(cells: list[dict[str, Any]], goal: str, values: list[float]) -> float:
+    """Spearman's correlation of values with a goal over cells; accuracies count downwards."""
+    sign = -1 if goal == "balanced" else 1
+    return float(spearmanr([sign * cell[goal] for cell in cells], values).statistic)
+
+
+def between_seeds(cells: list[dict[str, Any]], goal: str) -> float | None:
+    """Spearman's correlation between the first two seeds over the cells that both have."""
+    of_seed = [{(c["depth"], c["tail_weight"]): c for c in cells if c["seed"] == seed} for seed in GRID_SEEDS]
+    both = sorted(of_seed[0].keys() & of_seed[1].keys())
+    if len(both) < 3:
+        return None
+    sign = -1 if goal == "balanced" else 1
+    return ranks([of_seed[0][key] for key in both], goal, [sign * of_seed[1][key][goal] for key in both])
 
 
 def main() -> None:
@@ -96,7 +182,11 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, required=True, help="folder of the study's runs")
     parser.add_argument("--data-dir", help="CIFAR-100 in the Hub's parquet layout or torchvision's")
     parser.add_argument("--part", default="1/1", help="which part of the cells, as 1/2")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="results file of the report")
     options = parser.parse_args()
+    if options.command == "report":
+        report(options.data_dir, options.runs, options.output)
+        return
     part, parts = map(int, options.part.split("/"))
     started = time.perf_counter()
     train(options.data_dir, options.runs, part, parts)

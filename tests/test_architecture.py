@@ -18,7 +18,7 @@ MODEL_LIBRARIES = {"torch", "timm", "safetensors", "huggingface_hub", "numpy", "
 # Inside training a room imports only from the columns to its right.
 TRAINING_COLUMNS = [
     {"cli", "demo"},
-    {"pipeline", "options"},
+    {"pipeline", "options", "checking"},
     {"stages", "methods", "figures"},
     {"planning", "engine"},
     {"networks", "search"},

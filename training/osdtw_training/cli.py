@@ -12,6 +12,7 @@ from osdtw_models.doors import Parser, need, run_door
 
 if TYPE_CHECKING:
     from osdtw_training.recipe import Recipe
+    from osdtw_training.runs import Run
 
 MODULES = ("tyro", "sklearn", "pyarrow", "matplotlib", "tqdm", "torchvision")
 
@@ -97,7 +98,7 @@ def _train(argv: list[str]) -> None:
 def _search(argv: list[str]) -> None:
     parser = Parser(
         "osdtw-search",
-        "Search shared depth and task weights again with the statistics of a run folder; touches no data.",
+        "Search shared depth and task weights again with the statistics of a run folder; only --check reads images.",
         "example:\n  osdtw-search runs/cifar100_lt --damping 10",
     )
     parser.add_argument("run", metavar="RUN", type=Path, help="run folder of osdtw-train, after stage 1")
@@ -105,6 +106,12 @@ def _search(argv: list[str]) -> None:
     parser.add_argument("--task-weights", type=float, nargs="+", metavar="W", help="search the depths at these weights")
     parser.add_argument("--points", type=int, metavar="N", help="weights on the grid (default: the recipe's)")
     parser.add_argument("--damping", type=float, metavar="X", help="factor on the damping (default: the recipe's)")
+    parser.add_argument(
+        "--check",
+        type=int,
+        metavar="N",
+        help="also merge the N best depths, refit their decoders once and compare held-out losses; reads the images",
+    )
     options = parser.parse_args(argv)
     need("training", *MODULES)
 
@@ -121,10 +128,24 @@ def _search(argv: list[str]) -> None:
     run = Run(options.run, resume=True)
     planning.plan_from_statistics(run, recipe)
     print(planning.table(run))
+    if options.check:
+        _check(run, recipe, options.check)
     for file in figures.draw(run):
         print(f"Drew {file}")
     if (options.run / "results.json").is_file():
         print("The network in this folder keeps the plan it was trained with (results.json).")
+
+
+def _check(run: Run, recipe: Recipe, number: int) -> None:
+    """Add held-out losses of the best plans to ``plan.json``."""
+    from osdtw_training import planning, store
+    from osdtw_training.checking import check_plans
+    from osdtw_training.data import load_data
+
+    statistics, _ = store.load(run)
+    plan = planning.find(statistics, recipe)
+    rows = check_plans(recipe, load_data(recipe), run, statistics, plan, number)
+    run.write_json("plan.json", {**run.read_json("plan.json"), "check": rows})
 
 
 def _begun_recipe(folder: Path) -> Recipe:

@@ -111,15 +111,10 @@ def plan_from_statistics(run: Run, recipe: Recipe) -> Choice:
     """
     statistics, seconds = store.load(run)
     check_fixed(recipe, statistics.num_blocks, statistics.num_tasks)
-
-    def found(factor: float) -> Plan:
-        wanted = recipe.search
-        depth, weights = recipe.shared_depth, recipe.task_weights
-        return search(statistics, wanted.weights, wanted.damping * factor, depth, weights, wanted.debias)
-
     started = time.perf_counter()
-    plan = found(1.0)
+    plan = find(statistics, recipe)
     search_seconds = time.perf_counter() - started
+    others = {factor: plan if factor == 1 else find(statistics, recipe, factor) for factor in (0.1, 1.0, 10.0)}
     choice = _choice(plan)
     calibrated = isinstance(statistics, Responses) or statistics.blocks[0].replicates is not None
     values = {
@@ -136,9 +131,7 @@ def plan_from_statistics(run: Run, recipe: Recipe) -> Choice:
         "noise_scale": plan.terms.noise_scale,
         "grid": {"points": recipe.search.weights, "damping": recipe.search.damping, "debias": recipe.search.debias},
         "damping": recipe.search.damping * statistics.damping,
-        "damping_sensitivity": {
-            str(factor): _choice_values(_choice(plan if factor == 1 else found(factor))) for factor in (0.1, 1.0, 10.0)
-        },
+        "damping_sensitivity": {str(factor): _choice_values(_choice(other)) for factor, other in others.items()},
         "images": {"samples": statistics.samples, "trace_error": round(statistics.trace_error, 4)},
         "seconds": {"statistics": round(seconds, 2), "search": round(search_seconds, 3)},
     }
@@ -147,6 +140,13 @@ def plan_from_statistics(run: Run, recipe: Recipe) -> Choice:
     if not calibrated:
         print(f"  {NOT_CALIBRATED}")
     return choice
+
+
+def find(statistics: Statistics | Responses, recipe: Recipe, factor: float = 1.0) -> Plan:
+    """The plan by the recipe's grid, with its damping times a factor."""
+    wanted = recipe.search
+    depth, weights = recipe.shared_depth, recipe.task_weights
+    return search(statistics, wanted.weights, wanted.damping * factor, depth, weights, wanted.debias)
 
 
 def check_fixed(recipe: Recipe, num_blocks: int, num_tasks: int) -> None:

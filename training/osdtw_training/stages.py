@@ -167,7 +167,7 @@ def assemble(stage: Context, tasks: OsdtwNet, joint: OsdtwNet) -> OsdtwNet:
         own = {k: v for k, v in tasks.state_dict().items() if k in joint.state_dict() and k.startswith("decoders.")}
         joint.load_state_dict(own, strict=False)
     if recipe.refit.decoders == "refit":
-        loss = _refit_loss(joint, tasks, stage)
+        loss = refit_loss(joint, tasks, stage)
         fit("refit", joint, list(joint.decoders), loss, stage.batches, recipe.refit, recipe, stage.run, first)
     recalibrate_batch_norm(joint, stage.batches, first + recipe.refit.epochs)
     return joint
@@ -200,8 +200,8 @@ def _weighted_loss(stage: Context, network: OsdtwNet, weights: Sequence[float]) 
     return loss
 
 
-def _refit_loss(network: OsdtwNet, tasks: OsdtwNet, stage: Context) -> Loss:
-    """Each decoder's own loss on the frozen encoder, in part replaced by the stage-1 network's posterior."""
+def refit_loss(network: OsdtwNet, tasks: OsdtwNet, stage: Context) -> Loss:
+    """Each decoder's own loss on the frozen encoder, in part replaced by the stage-1 network's posterior (stage 3)."""
     share = stage.recipe.refit.distill
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
