@@ -1,7 +1,7 @@
 """Is the proxy right? A real grid of shared depths and task weights, trained from the same stage-1 tasks.
 
     python benchmarks/proxy_grid.py train --data-dir CIFAR100 --runs FOLDER [--part 1/2]
-    python benchmarks/proxy_grid.py report --data-dir CIFAR100 --runs FOLDER    -> benchmarks/results/proxy_grid.json
+    python benchmarks/proxy_grid.py report --data-dir CIFAR100 --runs FOLDER    -> benchmarks/studies/proxy_grid.json
 
 ``train`` does what is not done yet and can be stopped at any time; ``--part 1/2`` and ``--part 2/2`` share the
 cells between two processes once stage 1 is there. Losses and accuracies are taken on the whole balanced test set:
@@ -11,6 +11,7 @@ for this study alone, and never to choose a plan.
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import time
 from dataclasses import replace
@@ -26,15 +27,17 @@ from osdtw_models.datasets import ImageSet, normalise
 from osdtw_models.evaluation import evaluate_logits
 from osdtw_models.files import write_text
 from osdtw_models.network import OsdtwNet
-from osdtw_training import planning, stages, store
+from osdtw_training import planning, schur, stages, store
 from osdtw_training.data import Batches, LongTailedData, load_data
+from osdtw_training.networks import recalibrate_batch_norm
 from osdtw_training.pipeline import processor
 from osdtw_training.planning import Choice
 from osdtw_training.recipe import Recipe, read_recipe
+from osdtw_training.responses import Responses
 from osdtw_training.runs import Run
 
 HERE = Path(__file__).parent
-RESULTS = HERE / "results" / "proxy_grid.json"
+RESULTS = HERE / "studies" / "proxy_grid.json"
 GOALS = ("task_loss", "calibrated_loss", "balanced")
 TEMPERATURES = [2 ** (step / 16) for step in range(-8, 33)]
 DEPTHS = (7, 6, 5, 4, 2, 0)
@@ -105,6 +108,7 @@ def report(data_dir: str, runs: Path, output: Path) -> None:
     recipe = replace(read_recipe(HERE / "proxy_grid.toml"), data_dir=data_dir)
     torch.set_num_threads(recipe.threads)
     data = load_data(recipe)
+    assert data.test is not None
     stage = stages.prepare(recipe, data, Run(runs / "stage1", resume=True))
     start = stages.warm_up(stage)
     tasks, replicates = stages.train_tasks(stage, start), stages.train_replicates(stage, start)
@@ -117,6 +121,9 @@ def report(data_dir: str, runs: Path, output: Path) -> None:
             planning.measure(tasks, stage.objectives, stage.batches, wanted, run, replicates)
             name = structure if debias else f"{structure}, not debiased"
             rows[name] = judge(run, wanted, first)
+    found, _ = store.load(Run(runs / "statistics_refit", resume=True))
+    assert isinstance(found, Responses)
+    rows["refit, own noise only"] = judge_values(own_noise_only(found, first), first)
     seconds = {key: sum(cell["seconds"] for cell in cells if cell["seed"] == GRID_SEEDS[0]) for key in ("grid",)}
     epoch = sum(row["seconds"] for row in stage.run.metrics() if row["stage"] == "warmup") / recipe.warmup.epochs
     results = {
@@ -127,10 +134,43 @@ def report(data_dir: str, runs: Path, output: Path) -> None:
         "ceiling": {goal: between_seeds(cells, goal) for goal in GOALS},
         "loss_and_accuracy": ranks(first, "task_loss", [-cell["balanced"] for cell in first]),
         "proxies": rows,
+        "noise_cost": noise_cost(stage, tasks, replicates, data.test),
         "seconds": {**seconds, "training_epoch": epoch},
     }
     write_text(output, json.dumps(results, indent=2) + "\n")
     print(f"Wrote {output}")
+
+
+@torch.no_grad()
+def noise_cost(
+    stage: stages.Context, tasks: OsdtwNet, replicates: list[OsdtwNet], test: ImageSet
+) -> dict[str, list[float]]:
+    """KL divergence (nats) of each task when its network moves by its noise, batch norm held fixed or recalibrated."""
+    shown = test.subset(list(range(0, len(test), 10)))
+    pixels = normalise(shown.images, stage.recipe.mean, stage.recipe.std)
+    first, second = (replicate.state_dict() for replicate in replicates)
+    state = {
+        key: value + (first[key] - second[key]) / 2 if moves(key) else value
+        for key, value in tasks.state_dict().items()
+    }
+    found: dict[str, list[float]] = {}
+    for name, recalibrated in (("fixed", False), ("recalibrated", True)):
+        networks = [copy.deepcopy(tasks), copy.deepcopy(tasks)]
+        networks[1].load_state_dict(state)
+        for network in networks:
+            if recalibrated:
+                recalibrate_batch_norm(network, stage.batches, 0)
+        chances = [[network.forward_task(pixels, k).log_softmax(-1) for k in network.tasks] for network in networks]
+        found[name] = [
+            F.kl_div(moved, own, log_target=True, reduction="batchmean").item()
+            for own, moved in zip(*chances, strict=True)
+        ]
+    return found
+
+
+def moves(key: str) -> bool:
+    """Whether an entry of a network's state is a parameter of a block."""
+    return ".block" in key and "running" not in key and "num_batches" not in key
 
 
 def judge(run: Run, recipe: Recipe, cells: list[dict[str, Any]]) -> dict[str, Any]:
@@ -144,19 +184,53 @@ def judge(run: Run, recipe: Recipe, cells: list[dict[str, Any]]) -> dict[str, An
     def proxy(cell: dict[str, Any]) -> float:
         return float(plan.terms.proxy[cell["depth"], int((tails - cell["tail_weight"]).abs().argmin())])
 
-    values = [proxy(cell) for cell in cells]
+    return {
+        **judge_values([proxy(cell) for cell in cells], cells),
+        "plan": {"shared_depth": plan.shared_depth, "tail_weight": plan.task_weights[1], "edge": plan.edge},
+        "seconds": {"statistics": seconds, "search": searched},
+        "images": statistics.samples,
+        "trace_error": statistics.trace_error,
+    }
+
+
+def judge_values(values: list[float], cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rank correlations of values with the grid's goals, the cell with the least value, and its regret."""
     picked = cells[min(range(len(cells)), key=values.__getitem__)]
     best = max(cells, key=lambda cell: cell["balanced"])
     return {
         "spearman": {goal: ranks(cells, goal, values) for goal in GOALS},
-        "plan": {"shared_depth": plan.shared_depth, "tail_weight": plan.task_weights[1], "edge": plan.edge},
         "best_cell_of_proxy": {key: picked[key] for key in ("depth", "tail_weight", "task_loss", "balanced")},
         "regret_points": best["balanced"] - picked["balanced"],
-        "seconds": {"statistics": seconds, "search": searched},
-        "images": statistics.samples,
-        "trace_error": statistics.trace_error,
+        "regret_nats": picked["task_loss"] - min(cell["task_loss"] for cell in cells),
         "values": values,
     }
+
+
+def own_noise_only(responses: Responses, cells: list[dict[str, Any]]) -> list[float]:
+    """A variant that this grid suggested, two tasks: the other task's noise costs nothing, decoders as blocks.
+
+    Encoder variance counts a task's own noise alone, and decoder variance is that of the blocks above the cut.
+
+    Args:
+        responses: Statistics of the grid's stage 1.
+        cells: Cells of the grid.
+
+    Returns:
+        The variant's proxy of every cell, in nats.
+    """
+    values = []
+    for cell in cells:
+        depth, total = cell["depth"], 0.0
+        weights = torch.tensor([1 - cell["tail_weight"], cell["tail_weight"]], dtype=torch.float64)
+        for k in range(2):
+            total += 0.5 * float(responses.slopes[k, depth:, 1 + k].double().sum(0).square().sum())
+            if depth:
+                left = schur.unexplained(responses, k, depth)
+                away = weights - torch.eye(2, dtype=torch.float64)[k]
+                total += 0.5 * float((weights[k] * left[1 + k]).square().sum())
+                total += 0.5 * float((away[1] * left[0]).square().sum() - (away @ left[1:]).square().sum())
+        values.append(total)
+    return values
 
 
 def ranks(cells: list[dict[str, Any]], goal: str, values: list[float]) -> float:

@@ -1,6 +1,6 @@
 """The proxy's algebra against simulation, in numpy alone: docs/theory.md section 8.
 
-    python benchmarks/proxy_simulation.py        -> benchmarks/results/proxy_simulation.json
+    python benchmarks/proxy_simulation.py        -> benchmarks/studies/proxy_simulation.json
 
 Images have finite support: population risks and Fishers are exact sums, a data set is a table of counts, and all
 repetitions are fitted at once by Newton's method. Both simulations are log-linear models whose task posteriors are
@@ -23,7 +23,7 @@ from osdtw_models.files import write_text
 from osdtw_training.pipeline import processor
 
 Array = np.ndarray[Any, Any]
-RESULTS = Path(__file__).parent / "results" / "proxy_simulation.json"
+RESULTS = Path(__file__).parent / "studies" / "proxy_simulation.json"
 POINTS = 40  # images
 PRIOR = np.array([0.42, 0.25, 0.15, 0.10, 0.05, 0.03])  # classes; the first three are the head
 WEIGHTS = np.linspace(0.1, 0.9, 17)  # of the tail

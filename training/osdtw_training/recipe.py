@@ -70,7 +70,7 @@ class Search:
     between two parameters; "ekfac": what is between two coordinates of the layers' Kronecker eigenbases."""
     replicates: bool = True
     """Train the tasks on two halves of the images as well, to know how much of their difference is chance."""
-    samples: int = 512
+    samples: int = 256
     """Training images in the statistics, drawn evenly over the classes as far as they reach."""
     labels: Literal["monte_carlo", "empirical", "exact"] = "monte_carlo"
     """Labels of the Fishers: drawn from the model, the real ones, or all ("refit" draws)."""

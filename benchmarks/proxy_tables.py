@@ -1,0 +1,210 @@
+"""Studies -> tables of docs/theory.md and docs/proxy.md: every number in them comes from benchmarks/studies.
+
+    python benchmarks/proxy_tables.py [--check]
+
+``--check`` writes nothing and fails if a document would change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from osdtw_models.files import write_text
+
+ROOT = Path(__file__).parents[1]
+NAMES = {
+    "training_fisher": "training Fisher for target Fisher, tasks independent",
+    "own_n": "the same, each task's own number of images",
+    "target_fisher": "target Fisher, tasks independent, blocks diagonal",
+    "sandwich": "+ sandwich and cross term",
+    "full": "+ whole matrices (Schur complement)",
+    "no_cross": "the same without the cross term",
+}
+DEBIASING = {"none": "none", "block": "by each layer's own Fisher", "full": "by marginal variances"}
+
+
+def main() -> int:
+    """Write or check the documents.
+
+    Returns:
+        Exit code: 1 if ``--check`` found a difference.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if a document would change")
+    options = parser.parse_args()
+    changed = False
+    for path, text in render(ROOT).items():
+        if path.read_text(encoding="utf-8") != text:
+            changed = True
+            print(f"{'differs' if options.check else 'wrote'}: {path}")
+            if not options.check:
+                write_text(path, text)
+    return int(changed and options.check)
+
+
+def render(root: Path) -> dict[Path, str]:
+    """Both documents with their tables made anew, by path."""
+    studies = root / "benchmarks" / "studies"
+    simulation = json.loads((studies / "proxy_simulation.json").read_text(encoding="utf-8"))
+    grid = json.loads((studies / "proxy_grid.json").read_text(encoding="utf-8"))
+    tables = {
+        "docs/theory.md": {"single-sample": single_sample(simulation), "two-samples": two_samples(simulation)},
+        "docs/proxy.md": {"grid": cells(grid), "ranks": ranks(grid), "cost": cost(grid), "noise": noise(grid)},
+    }
+    documents = {}
+    for name, parts in tables.items():
+        text = (root / name).read_text(encoding="utf-8")
+        for mark, table in parts.items():
+            text = between(text, mark, table)
+        documents[root / name] = text
+    return documents
+
+
+def between(text: str, mark: str, table: str) -> str:
+    """The text with what stands between two marks replaced.
+
+    Args:
+        text: A document.
+        mark: Name of the marks.
+        table: What shall stand there.
+
+    Returns:
+        The document.
+
+    Raises:
+        ValueError: If the marks are not there.
+    """
+    start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
+    pattern = re.compile(re.escape(start) + r".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(text):
+        raise ValueError(f"The document has no marks {start} and {end}; put them where the table belongs.")
+    return pattern.sub(lambda _: f"{start}\n{table}\n{end}", text)
+
+
+def table(head: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def single_sample(study: dict[str, Any]) -> str:
+    """Ratio of simulated to predicted risk, and the weights each prediction would choose."""
+    cases = [case for case in study["single_sample"] if case["images"] in (1_000, 64_000)]
+    titles = [f"d = {case['delta']:g}, N = {case['images'] // 1000}k" for case in cases]
+    rows = []
+    for name, words in NAMES.items():
+        row = [words]
+        for case in cases:
+            found = case["predictions"][name]
+            low, high = found["ratio"]
+            row.append(f"{low:.2f}-{high:.2f}; {found['best_tail_weight']:.2f} ({found['regret_percent']:.1f} %)")
+        rows.append(row)
+    simulated = ["*simulation*", *(f"1; {case['best_tail_weight']:.2f}" for case in cases)]
+    worst = max(case["standard_error"] for case in study["single_sample"])
+    notes = (
+        f"Simulated over predicted risk, range over tail weights 0.1 to 0.9; the best tail weight (its regret). "
+        f"{study['repetitions']} repetitions, seed {study['seed']}, standard error at most {100 * worst:.1f} %, "
+        f"{study['seconds']:.0f} s on {study['hardware']['processor']}, one thread, {study['date']}: "
+        f"`{study['command']}`."
+    )
+    return table(["prediction", *titles], [*rows, simulated]) + "\n\n" + notes
+
+
+def two_samples(study: dict[str, Any]) -> str:
+    """Depths chosen from estimates, with and without debiasing."""
+    rows = []
+    for case in study["two_samples"]:
+        for name, found in case["choices"].items():
+            rows.append(
+                [
+                    str(case["tail_images"]),
+                    DEBIASING[name],
+                    f"{found['mean_depth']:.2f}",
+                    str(case["best_depth"]),
+                    f"{found['regret_percent']:.1f} %",
+                ]
+            )
+    return table(["tail images", "debiasing", "mean depth chosen", "best depth", "mean regret"], rows)
+
+
+def cells(study: dict[str, Any]) -> str:
+    """Task loss and balanced accuracy of the grid, one seed after the other."""
+    rows = []
+    for cell in sorted(study["cells"], key=lambda c: (c["seed"], c["depth"], c["tail_weight"])):
+        weight = f"{cell['tail_weight']:g}" if cell["depth"] else "any"
+        head, tail = cell["task_losses"]
+        losses = [f"{head:.3f}", f"{tail:.3f}", f"{cell['task_loss']:.3f}", f"{cell['calibrated_loss']:.3f}"]
+        groups = [f"{cell[key]:.2f}" for key in ("balanced", "many", "medium", "few")]
+        rows.append([str(cell["seed"]), str(cell["depth"]), weight, *losses, *groups])
+    heads = ["seed", "shared", "tail weight", "head loss", "tail loss", "sum", "sum, calibrated"]
+    return table([*heads, "accuracy", "many", "medium", "few"], rows)
+
+
+def ranks(study: dict[str, Any]) -> str:
+    """Spearman's correlations of every proxy with the grid, the plan, and its regret."""
+    goals = ("task_loss", "calibrated_loss", "balanced")
+
+    def shown(values: dict[str, Any]) -> list[str]:
+        return ["-" if values[goal] is None else f"{values[goal]:.2f}" for goal in goals]
+
+    rows = []
+    for name, row in study["proxies"].items():
+        picked, plan = row["best_cell_of_proxy"], row.get("plan")
+        chosen = f"{plan['shared_depth']} shared, tail {plan['tail_weight']:.2f}" if plan else "-"
+        edge = ", weights at the grid's edge" if plan and plan["edge"] else ""
+        regrets = [f"{row['regret_points']:.2f}", f"{row['regret_nats']:.3f}"]
+        best = f"{picked['depth']}, {picked['tail_weight']:g}"
+        rows.append([name, *shown(row["spearman"]), chosen + edge, best, *regrets])
+    rows.append(["*another seed of the grid (ceiling)*", *shown(study["ceiling"]), "", "", "", ""])
+    heads = [
+        "proxy",
+        "task loss",
+        "calibrated loss",
+        "accuracy",
+        "plan",
+        "best cell by it",
+        "regret, points",
+        "regret, nats",
+    ]
+    return table(heads, rows)
+
+
+def noise(study: dict[str, Any]) -> str:
+    """What the tasks' noise costs with batch norm held fixed and recalibrated."""
+    rows = [[name, *(f"{value:.3f}" for value in values)] for name, values in study["noise_cost"].items()]
+    return table(["batch norm", "head, nats", "tail, nats"], rows)
+
+
+def cost(study: dict[str, Any]) -> str:
+    """What the statistics and the search cost beside the grid."""
+    epoch, grid = study["seconds"]["training_epoch"], study["seconds"]["grid"]
+    rows = []
+    for name in ("refit", "diagonal", "ekfac"):
+        row = study["proxies"][name]
+        seconds = row["seconds"]["statistics"] + row["seconds"]["search"]
+        rows.append(
+            [
+                name,
+                str(row["images"]),
+                f"{row['trace_error']:.0%}",
+                f"{row['seconds']['statistics']:.0f} s = {row['seconds']['statistics'] / epoch:.1f} epochs",
+                f"{row['seconds']['search']:.2f} s = {row['seconds']['search'] / epoch:.1%} of an epoch",
+                f"{grid / seconds:.0f}",
+            ]
+        )
+    heads = ["structure", "images", "error of the trace", "statistics", "search", "grid / both"]
+    hardware = study["hardware"]
+    note = (
+        f"One seed of the grid trained for {grid / 3600:.1f} hours. {hardware['processor']}, {hardware['threads']} "
+        f"thread, {hardware['amp']}, two processes side by side, {study['date']}: `{study['command']}`."
+    )
+    return table(heads, rows) + "\n\n" + note
+
+
+if __name__ == "__main__":
+    sys.exit(main())
