@@ -5,7 +5,7 @@ import torch
 
 from osdtw_training import schur
 from osdtw_training.responses import Responses
-from osdtw_training.schur import cross_fitted, error_terms
+from osdtw_training.schur import error_terms, left_out, unexplained
 from osdtw_training.search import weight_grid
 
 GAMMA = 0.05
@@ -33,20 +33,22 @@ class Problem:
         gram = [torch.stack([g @ g.T for g in task]) for task in self.gradients]
         return Responses(torch.stack([torch.stack(task) for task in slopes]), torch.stack(gram), GAMMA)
 
-    def quadratic(self, task, depth, vector):
-        """Cross-fitted Schur complement of a move of blocks 1 .. d, by ridge regression on the decoder's gradients."""
+    def quadratic(self, task, depth, vectors):
+        """What moves of blocks 1 .. d leave of every image when ridge regressions are fitted to all the others."""
         own = self.gradients[task]
-        values = sum(g @ v for g, v in zip(own[:depth], vector, strict=False))
+        values = torch.stack([sum(g @ v for g, v in zip(own[:depth], vector, strict=False)) for vector in vectors])
         features = torch.cat(own[depth:], 1)
-        total = 0.0
-        for fold in range(schur.FOLDS):
-            held = torch.arange(self.images) % schur.FOLDS == fold
-            scale = self.images / int((~held).sum())
-            x, y = features[~held], values[~held]
-            normal = scale * x.T @ x + GAMMA * torch.eye(x.shape[1])
-            left = values[held] - features[held] @ torch.linalg.solve(normal, scale * x.T @ y)
-            total += float(left.square().sum())
-        return total
+        tried = [values]
+        for penalty in schur.PENALTIES:
+            left = torch.empty_like(values)
+            for i in range(self.images):
+                others = torch.arange(self.images) != i
+                x, y = features[others], values[:, others].T
+                normal = x.T @ x + penalty * GAMMA * torch.eye(x.shape[1])
+                left[:, i] = values[:, i] - features[i] @ torch.linalg.solve(normal, x.T @ y)
+            tried.append(left)
+        shares = [float((left.square().sum(1) / values.square().sum(1)).sum()) for left in tried]
+        return tried[shares.index(min(shares))]
 
     def terms(self, depth, weights, debias):
         """The three terms of a plan, from vectors."""
@@ -56,14 +58,20 @@ class Problem:
             total += 0.5 * float(values.square().sum())
         if depth == 0:
             return 0.0, 0.0, total
-        w = torch.tensor(weights)
         variance = bias = private = 0.0
         for k in range(self.tasks):
-            variance += 0.5 * self.quadratic(k, depth, [w @ e for e in self.noise])
-            bias += 0.5 * self.quadratic(k, depth, [w @ o - o[k] for o in self.optima])
+            moves = [[o[j] - o[0] for o in self.optima] for j in range(1, self.tasks)]
+            moves += [[e[j] for e in self.noise] for j in range(self.tasks)]
+            left = self.quadratic(k, depth, moves)
+            displaced = torch.cat([torch.zeros(1, self.images), left[: self.tasks - 1]])  # of every task from task 0
+            noise = left[self.tasks - 1 :]
+            variance += 0.5 * float(sum(weights[j] * noise[j] for j in range(self.tasks)).square().sum())
+            from_own = sum(weights[j] * (displaced[j] - displaced[k]) for j in range(self.tasks))
+            bias += 0.5 * float(from_own.square().sum())
             if debias:
-                bias -= 0.5 * self.quadratic(k, depth, [w @ e - e[k] for e in self.noise])
-            private += 0.5 * self.quadratic(k, depth, [e[k] for e in self.noise])
+                apart = sum(weights[j] * (noise[j] - noise[k]) for j in range(self.tasks))
+                bias -= 0.5 * float(apart.square().sum())
+            private += 0.5 * float(noise[k].square().sum())
         return variance, bias, total - private
 
 
@@ -90,19 +98,27 @@ def test_with_many_images_it_is_the_schur_complement():
     schur_complement = fisher[:3, :3] - fisher[:3, 3:] @ torch.linalg.solve(fisher[3:, 3:], fisher[3:, :3])
     v = torch.randn(encoder)
     features = gradients[:, 3:]
-    left = cross_fitted((gradients[:, :3] @ v)[None], features @ features.T, 1e-9)
+    left = left_out((gradients[:, :3] @ v)[None], features @ features.T, 1e-9)
     assert float(left.square().sum()) == pytest.approx(float(v @ schur_complement @ v), rel=0.1)
     assert float(v @ schur_complement @ v) < 0.8 * float(v @ fisher[:3, :3] @ v)  # otherwise nothing is shown
 
 
 def test_features_of_noise_explain_nothing_of_other_images():
-    """More features than images: in-sample nothing would be left; cross-fitted, all of it is."""
+    """More features than images: in-sample nothing would be left; of images left out, all of it is."""
     images = 200
     values, features = torch.randn(1, images), torch.randn(images, 5000)
-    left = cross_fitted(values, features @ features.T / 5000, 0.01)
+    left = left_out(values, features @ features.T / 5000, 0.01)
     assert float(left.square().sum() / values.square().sum()) > 0.9
 
 
-def test_few_images_leave_everything():
-    values = torch.randn(2, 1)
-    assert torch.equal(cross_fitted(values, torch.ones(1, 1), 0.1), values)
+def test_a_decoder_never_makes_it_worse():
+    """Fitting is only done where it helps on other images: what is left is at most what there was."""
+    problem = Problem(images=40)
+    noisy = problem.responses()
+    for depth in range(1, 4):
+        slopes = noisy.slopes[0, :depth].sum(0)
+        shares = unexplained(noisy, 0, depth).square().sum(1) / slopes.square().sum(1)
+        assert float(shares.sum()) <= len(slopes) * (1 + 1e-12)
+    one = torch.randn(2, 1)
+    alone = Responses(one[None, None], torch.ones(1, 2, 1, 1), GAMMA)
+    torch.testing.assert_close(unexplained(alone, 0, 1), one)

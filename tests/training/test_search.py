@@ -5,8 +5,10 @@ import dataclasses
 import pytest
 import torch
 
+from osdtw_training import search as search_module
 from osdtw_training.fisher import BlockStatistics, Statistics
 from osdtw_training.search import search, weight_grid
+from osdtw_training.terms import Terms
 
 N, GAMMA = 50, 0.05
 EXACT = {"rtol": 1e-11, "atol": 1e-12}
@@ -113,3 +115,36 @@ def test_the_weights_follow_the_target():
     """Two tasks alike but for the balanced target: the one that the target weighs more gets more weight."""
     found = [search(lopsided((1, tail)), points=101, shared_depth=1).task_weights[1] for tail in (0.2, 1, 5)]
     assert found[0] < 0.3 < found[1] < 0.7 < found[2]
+
+
+def sampled(by_depth, scatter, images=100):
+    """Terms of given proxies, every image's part scattered around its share but for those of equal depth."""
+    proxy = torch.tensor(by_depth, dtype=torch.float64)[:, None].expand(-1, 5) + torch.tensor([2.0, 1, 0, 1, 2])
+    noise = torch.randn(len(by_depth), 1, images, dtype=torch.float64) * scatter / images**0.5
+    noise -= noise.mean(-1, keepdim=True)
+    units = proxy[..., None] / images + noise
+    nothing = torch.zeros_like(proxy)
+    return Terms(weight_grid(2, 5), nothing, proxy, nothing[:, 0], units, sampled=True)
+
+
+@pytest.mark.parametrize(
+    ("proxies", "scatter", "alike", "depth"),
+    [
+        ([3.0, 2, 1, 0, 1], 1e-3, (3, 3), 3),  # clear: the least
+        ([3.0, 0.01, 0, 0.01, 3], 1.0, (1, 3), 2),
+        ([0.02, 0.01, 0.0, 9, 9], 1.0, (0, 2), 1),
+        ([9.0, 0.01, 9, 0.0, 9], 1.0, (1, 3), 2),  # undecided on both sides
+        ([9.0, 9, 9, 0.01, 0.0], 1.0, (3, 4), 3),  # the shallower of two
+    ],
+)
+def test_of_plans_that_are_as_good_the_middle_is_taken(proxies, scatter, alike, depth, monkeypatch):
+    torch.manual_seed(0)
+    terms = sampled(proxies, scatter)
+    monkeypatch.setattr(search_module, "error_terms", lambda *_: terms)
+    plan = search(statistics(), points=5)
+    assert (plan.alike, plan.shared_depth) == (alike, depth)
+    assert plan.task_weights == pytest.approx((0.5, 0.5))
+    assert ("as good within one standard error" in plan.reason()) == (alike[0] < alike[1])
+    assert plan.near.any(1).nonzero().flatten().tolist()[0] == alike[0]
+    fixed = search(statistics(), points=5, shared_depth=4)
+    assert (fixed.shared_depth, fixed.alike) == (4, (4, 4))

@@ -4,8 +4,8 @@ A decoder that is trained on the encoder it gets makes up for much of what the e
 of blocks 1 .. d is v' S v with the Schur complement S = J_ff - J_fp J_pp^-1 J_pf (f: encoder, p: decoder). As a least
 squares problem over images it is the part of the slopes g_f . v that the decoder's gradients g_p cannot explain, and
 needs no matrix but the Gram matrix of the g_p. Decoders have more parameters than there are images and would explain
-everything of the images they are fitted to; so what is counted is what they leave unexplained on *other* images
-(cross-fitting). All depths share the slopes and sums of Gram matrices.
+everything of the images they are fitted to; so what is counted is what they leave unexplained on *other* images: of
+each image what a fit to all the others leaves. All depths share the slopes and sums of Gram matrices.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 from osdtw_training.responses import Responses
 from osdtw_training.terms import Terms
 
-FOLDS = 4
+# Penalties that a decoder's fit may choose from, in units of the damping: its training stops where that helps.
+PENALTIES = (1.0, 30.0, 1000.0)
 
 
 def error_terms(responses: Responses, weights: Tensor, damping: float = 1.0, debias: bool = True) -> Terms:
@@ -50,7 +51,7 @@ def error_terms(responses: Responses, weights: Tensor, damping: float = 1.0, deb
         decoder.append(alone - terms[2])
     stacked = [torch.stack(each) for each in (variance, bias, decoder)]
     units = stacked[0] + stacked[1] + stacked[2][:, None]
-    return Terms(weights, stacked[0].sum(-1), stacked[1].sum(-1), stacked[2].sum(-1), units)
+    return Terms(weights, stacked[0].sum(-1), stacked[1].sum(-1), stacked[2].sum(-1), units, sampled=True)
 
 
 def unexplained(responses: Responses, task: int, depth: int, damping: float = 1.0) -> Tensor:
@@ -67,34 +68,30 @@ def unexplained(responses: Responses, task: int, depth: int, damping: float = 1.
     """
     slopes = responses.slopes[task, :depth].double().sum(0)
     gram = responses.gram[task, depth:].double().sum(0)
-    return cross_fitted(slopes, gram, damping * responses.damping)
+    fits = [left_out(slopes, gram, penalty * damping * responses.damping) for penalty in PENALTIES]
+    tried = torch.stack([*fits, slopes])  # a decoder may also stay as it is
+    # One fit for all moves: the penalty that leaves least, each move counted in shares of itself.
+    total = tried.square().sum(-1)
+    return tried[int((total / total[-1].clamp(min=1e-300)).sum(1).argmin())]
 
 
-def cross_fitted(values: Tensor, gram: Tensor, gamma: float) -> Tensor:
-    """Residuals of a ridge regression, each image's from a fit to the images of the other folds.
+def left_out(values: Tensor, gram: Tensor, gamma: float) -> Tensor:
+    """Residuals of a ridge regression, each image's from a fit to all other images.
+
+    With K = gram + gamma, the residual of image i is (K^-1 v)_i / (K^-1)_ii: the fit without it need not be made.
 
     Args:
         values: Values to explain, shape (R, n).
         gram: Gram matrix of the features of the images, shape (n, n).
-        gamma: Penalty on the squared length of the coefficients, when rows are weighted to be a mean.
+        gamma: Penalty on the squared length of the coefficients, above 0.
 
     Returns:
         Values less what their images' features explain, shape (R, n).
     """
-    images = gram.shape[0]
-    left = torch.empty_like(values)
-    for fold in range(FOLDS):
-        held = torch.arange(images) % FOLDS == fold
-        if held.all() or not held.any():  # fewer images than folds
-            left[:, held] = values[:, held]
-            continue
-        # The rows of the fit, weighted to be a mean over all images, are a mean over fewer.
-        scale = images / int((~held).sum())
-        inner = scale * gram[~held][:, ~held]
-        inner.diagonal().add_(gamma)
-        explained = values[:, ~held] @ torch.linalg.solve(inner, gram[~held][:, held])
-        left[:, held] = values[:, held] - scale * explained
-    return left
+    penalised = gram.clone()
+    penalised.diagonal().add_(gamma)
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(penalised))
+    return values @ inverse / inverse.diagonal()
 
 
 def _terms_at(left: Tensor, weights: Tensor, debias: bool) -> tuple[Tensor, Tensor, Tensor]:

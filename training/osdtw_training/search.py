@@ -26,13 +26,15 @@ class Plan:
         shared_depth: Number of shared blocks.
         task_weights: Weight of each task's mean loss over all N images; they sum to 1.
         terms: The error terms the choice was made from.
-        edge: Whether the least proxy lay at the edge of the weight grid, where the expansion is not to be
-            trusted (theory.md section 9); the weights are then equal and the depth is the best one for them.
+        alike: The shallowest and the deepest plan that are as good as the least proxy within one standard error.
+        edge: Whether the best weights lay at the edge of the weight grid, where the expansion is not to be
+            trusted (theory.md section 9); the weights are then equal.
     """
 
     shared_depth: int
     task_weights: tuple[float, ...]
     terms: Terms
+    alike: tuple[int, int]
     edge: bool
 
     @cached_property
@@ -43,9 +45,8 @@ class Plan:
 
     @cached_property
     def near(self) -> Tensor:
-        """Which plans are within one standard error of this one: shape (L + 1, G)."""
-        value = self.terms.proxy[self.shared_depth, self.column]
-        return self.terms.proxy - value <= self.terms.standard_error(self.shared_depth, self.column)
+        """Which plans are within one standard error of the least proxy: shape (L + 1, G)."""
+        return _near(self.terms, self.terms.proxy)
 
     def least(self, values: Tensor) -> tuple[float, ...]:
         """The task weights at which values over the weight grid, shape (G,), are least."""
@@ -64,6 +65,9 @@ class Plan:
         if depth > 0:
             text += f"{';' if depth < blocks else ':'} the last one adds {bias[depth - 1] + variance[depth - 1]:.3g} "
             text += f"and saves {saved[depth - 1]:.3g}"
+        least, most = self.alike
+        if least < most:
+            text += f"; {least} to {most} are as good within one standard error, and this is their middle"
         if self.edge:
             text += "; the least proxy lay at the edge of the weight grid, so the weights are equal instead"
         return text + "."
@@ -77,7 +81,11 @@ def search(
     task_weights: Sequence[float] | None = None,
     debias: bool = True,
 ) -> Plan:
-    """The depth and the task weights with the least proxy.
+    """The depth and the task weights with the least proxy, or the middle of those that are as good.
+
+    Where the statistics come from a sample of images, plans within one standard error of the least proxy are as good
+    as the least: another sample would put another of them first. Then the depth is the middle between the shallowest
+    and the deepest of them (the shallower of two), which changes least from sample to sample.
 
     Args:
         statistics: Statistics of the trained tasks.
@@ -96,12 +104,28 @@ def search(
         weights = weight_grid(statistics.num_tasks, points)
     terms = error_terms(statistics, weights, damping, debias)
     depths = slice(None) if shared_depth is None else slice(shared_depth, shared_depth + 1)
-    depth, index = divmod(int(terms.proxy[depths].argmin()), len(weights))
+    first = shared_depth or 0
+    best, columns = terms.proxy[depths].min(1)
+    depth = int(best.argmin())
+    alike = (depth, depth)
+    if terms.sampled:
+        near = _near(terms, terms.proxy[depths], first).any(1).nonzero().flatten().tolist()
+        alike = (near[0], near[-1])
+        depth = sum(alike) // 2
+    index = int(columns[depth])
     edge = len(weights) > 1 and bool((weights[index] <= weights.min() + 1e-9).any())
     if edge:
         index = int((weights - 1 / weights.shape[1]).abs().sum(1).argmin())
-        depth = int(terms.proxy[depths, index].argmin())
-    return Plan(depth + (shared_depth or 0), tuple(weights[index].tolist()), terms, edge)
+        if not terms.sampled:
+            depth = int(terms.proxy[depths, index].argmin())
+    return Plan(depth + first, tuple(weights[index].tolist()), terms, (alike[0] + first, alike[1] + first), edge)
+
+
+def _near(terms: Terms, proxy: Tensor, first: int = 0) -> Tensor:
+    """Which plans are within one standard error of the least: shape as given, the first row being depth ``first``."""
+    depth, column = divmod(int(proxy.argmin()), proxy.shape[1])
+    errors = terms.standard_error(depth + first, column)[first : first + len(proxy)]
+    return proxy - proxy[depth, column] <= errors
 
 
 def error_terms(statistics: Statistics | Responses, weights: Tensor, damping: float, debias: bool) -> Terms:

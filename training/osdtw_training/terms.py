@@ -18,6 +18,7 @@ class Terms:
         decoder_variance: Shape (L + 1,): of what every decoder has to itself.
         units: The proxy as a sum over U like parts, shape (L + 1, G, U).
         noise_scale: Factor that the displacement allowed on the sampling noise, see `proxy.noise_scale`.
+        sampled: Whether the parts are images, so that their scatter is the error of having looked at a sample.
     """
 
     weights: Tensor
@@ -26,6 +27,7 @@ class Terms:
     decoder_variance: Tensor
     units: Tensor
     noise_scale: float = 1.0
+    sampled: bool = False
 
     @property
     def proxy(self) -> Tensor:
