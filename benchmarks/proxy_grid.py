@@ -27,8 +27,9 @@ from osdtw_models.datasets import ImageSet, normalise
 from osdtw_models.evaluation import evaluate_logits
 from osdtw_models.files import write_text
 from osdtw_models.network import OsdtwNet
-from osdtw_training import planning, schur, stages, store
+from osdtw_training import planning, responses, stages, store
 from osdtw_training.data import Batches, LongTailedData, load_data
+from osdtw_training.fisher import Statistics
 from osdtw_training.networks import recalibrate_batch_norm
 from osdtw_training.pipeline import processor
 from osdtw_training.planning import Choice
@@ -41,8 +42,11 @@ RESULTS = HERE / "studies" / "proxy_grid.json"
 GOALS = ("task_loss", "calibrated_loss", "balanced")
 TEMPERATURES = [2 ** (step / 16) for step in range(-8, 33)]
 DEPTHS = (7, 6, 5, 4, 2, 0)
+SAMPLES = (256, 512, 1024)
 TAIL_WEIGHTS = (0.5, 0.75, 0.25)
 GRID_SEEDS = (0, 1)
+# A third seed for the plans that the first two made interesting: best loss, best accuracy, the proxy's, sharing all.
+THIRD_SEED = [(2, 6, 0.25), (2, 2, 0.25), (2, 2, 0.5), (2, 7, 0.5)]
 
 
 def train(data_dir: str, runs: Path, part: int, parts: int) -> None:
@@ -55,7 +59,7 @@ def train(data_dir: str, runs: Path, part: int, parts: int) -> None:
     tasks = stages.train_tasks(stage, start)
     cells = [(seed, depth, tail) for seed in GRID_SEEDS for tail in TAIL_WEIGHTS for depth in DEPTHS]
     # Weights act on shared blocks: where none is shared, they make no difference.
-    cells = [cell for cell in cells if cell[1] > 0 or cell[2] == TAIL_WEIGHTS[0]]
+    cells = [cell for cell in cells if cell[1] > 0 or cell[2] == TAIL_WEIGHTS[0]] + THIRD_SEED
     for number, cell in enumerate(cells):
         if number % parts == part - 1:
             train_cell(stage, tasks, data, runs, *cell)
@@ -121,9 +125,6 @@ def report(data_dir: str, runs: Path, output: Path) -> None:
             planning.measure(tasks, stage.objectives, stage.batches, wanted, run, replicates)
             name = structure if debias else f"{structure}, not debiased"
             rows[name] = judge(run, wanted, first)
-    found, _ = store.load(Run(runs / "statistics_refit", resume=True))
-    assert isinstance(found, Responses)
-    rows["refit, own noise only"] = judge_values(own_noise_only(found, first), first)
     seconds = {key: sum(cell["seconds"] for cell in cells if cell["seed"] == GRID_SEEDS[0]) for key in ("grid",)}
     epoch = sum(row["seconds"] for row in stage.run.metrics() if row["stage"] == "warmup") / recipe.warmup.epochs
     results = {
@@ -132,6 +133,7 @@ def report(data_dir: str, runs: Path, output: Path) -> None:
         "date": time.strftime("%Y-%m-%d"),
         "cells": cells,
         "ceiling": {goal: between_seeds(cells, goal) for goal in GOALS},
+        "sampling": sampling(stage, tasks, replicates, first),
         "loss_and_accuracy": ranks(first, "task_loss", [-cell["balanced"] for cell in first]),
         "proxies": rows,
         "noise_cost": noise_cost(stage, tasks, replicates, data.test),
@@ -139,6 +141,19 @@ def report(data_dir: str, runs: Path, output: Path) -> None:
     }
     write_text(output, json.dumps(results, indent=2) + "\n")
     print(f"Wrote {output}")
+
+
+def sampling(
+    stage: stages.Context, tasks: OsdtwNet, replicates: list[OsdtwNet], cells: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The default search with other images and more of them: what its plan and its ranks owe to the sample."""
+    rows = []
+    for samples in SAMPLES:
+        for seed in range(3):
+            damping = planning.task_damping(stage.recipe, stage.batches)
+            found = responses.measure(tasks, stage.objectives, stage.batches, samples, damping, replicates, seed)
+            rows.append({"images": found.samples, "seed": seed, **judge_plan(found, stage.recipe, cells)})
+    return rows
 
 
 @torch.no_grad()
@@ -174,63 +189,45 @@ def moves(key: str) -> bool:
 
 
 def judge(run: Run, recipe: Recipe, cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rank correlations and regret of one proxy on the grid, and the plan that it chooses."""
+    """Rank correlations and regret of one proxy on the grid, and what it cost."""
     statistics, seconds = store.load(run)
     started = time.perf_counter()
-    plan = planning.find(statistics, recipe)
+    planning.find(statistics, recipe)
     searched = time.perf_counter() - started
-    tails = plan.terms.weights[:, 1]
-
-    def proxy(cell: dict[str, Any]) -> float:
-        return float(plan.terms.proxy[cell["depth"], int((tails - cell["tail_weight"]).abs().argmin())])
-
     return {
-        **judge_values([proxy(cell) for cell in cells], cells),
-        "plan": {"shared_depth": plan.shared_depth, "tail_weight": plan.task_weights[1], "edge": plan.edge},
+        **judge_plan(statistics, recipe, cells),
         "seconds": {"statistics": seconds, "search": searched},
         "images": statistics.samples,
         "trace_error": statistics.trace_error,
     }
 
 
-def judge_values(values: list[float], cells: list[dict[str, Any]]) -> dict[str, Any]:
-    """Rank correlations of values with the grid's goals, the cell with the least value, and its regret."""
-    picked = cells[min(range(len(cells)), key=values.__getitem__)]
-    best = max(cells, key=lambda cell: cell["balanced"])
+def judge_plan(statistics: Statistics | Responses, recipe: Recipe, cells: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rank correlations of one proxy, its plan, and what the cell next to the plan lost."""
+    plan = planning.find(statistics, recipe)
+    tails = plan.terms.weights[:, 1]
+
+    def proxy(cell: dict[str, Any]) -> float:
+        return float(plan.terms.proxy[cell["depth"], int((tails - cell["tail_weight"]).abs().argmin())])
+
+    def distance(cell: dict[str, Any]) -> tuple[int, float]:
+        return abs(cell["depth"] - plan.shared_depth), abs(cell["tail_weight"] - plan.task_weights[1])
+
+    values = [proxy(cell) for cell in cells]
+    least = cells[min(range(len(cells)), key=values.__getitem__)]
+    # Between two depths of the grid: both count, for the plan is as near to the one as to the other.
+    nearest = min(map(distance, cells))
+    chosen = [cell for cell in cells if distance(cell) == nearest]
     return {
         "spearman": {goal: ranks(cells, goal, values) for goal in GOALS},
-        "best_cell_of_proxy": {key: picked[key] for key in ("depth", "tail_weight", "task_loss", "balanced")},
-        "regret_points": best["balanced"] - picked["balanced"],
-        "regret_nats": picked["task_loss"] - min(cell["task_loss"] for cell in cells),
+        "least_cell": [least["depth"], least["tail_weight"]],
         "values": values,
+        "plan": {"shared_depth": plan.shared_depth, "tail_weight": plan.task_weights[1], "edge": plan.edge},
+        "as_good_depths": list(plan.alike),
+        "nearest_cells": [[cell["depth"], cell["tail_weight"]] for cell in chosen],
+        "regret_points": max(c["balanced"] for c in cells) - min(c["balanced"] for c in chosen),
+        "regret_nats": max(c["task_loss"] for c in chosen) - min(c["task_loss"] for c in cells),
     }
-
-
-def own_noise_only(responses: Responses, cells: list[dict[str, Any]]) -> list[float]:
-    """A variant that this grid suggested, two tasks: the other task's noise costs nothing, decoders as blocks.
-
-    Encoder variance counts a task's own noise alone, and decoder variance is that of the blocks above the cut.
-
-    Args:
-        responses: Statistics of the grid's stage 1.
-        cells: Cells of the grid.
-
-    Returns:
-        The variant's proxy of every cell, in nats.
-    """
-    values = []
-    for cell in cells:
-        depth, total = cell["depth"], 0.0
-        weights = torch.tensor([1 - cell["tail_weight"], cell["tail_weight"]], dtype=torch.float64)
-        for k in range(2):
-            total += 0.5 * float(responses.slopes[k, depth:, 1 + k].double().sum(0).square().sum())
-            if depth:
-                left = schur.unexplained(responses, k, depth)
-                away = weights - torch.eye(2, dtype=torch.float64)[k]
-                total += 0.5 * float((weights[k] * left[1 + k]).square().sum())
-                total += 0.5 * float((away[1] * left[0]).square().sum() - (away @ left[1:]).square().sum())
-        values.append(total)
-    return values
 
 
 def ranks(cells: list[dict[str, Any]], goal: str, values: list[float]) -> float:

@@ -52,9 +52,16 @@ def render(root: Path) -> dict[Path, str]:
     studies = root / "benchmarks" / "studies"
     simulation = json.loads((studies / "proxy_simulation.json").read_text(encoding="utf-8"))
     grid = json.loads((studies / "proxy_grid.json").read_text(encoding="utf-8"))
+    costs = json.loads((studies / "proxy_cost.json").read_text(encoding="utf-8"))
     tables = {
         "docs/theory.md": {"single-sample": single_sample(simulation), "two-samples": two_samples(simulation)},
-        "docs/proxy.md": {"grid": cells(grid), "ranks": ranks(grid), "cost": cost(grid), "noise": noise(grid)},
+        "docs/proxy.md": {
+            "grid": cells(grid),
+            "ranks": ranks(grid),
+            "sampling": sampling(grid),
+            "cost": cost(grid, costs),
+            "noise": noise(grid),
+        },
     }
     documents = {}
     for name, parts in tables.items():
@@ -154,24 +161,30 @@ def ranks(study: dict[str, Any]) -> str:
 
     rows = []
     for name, row in study["proxies"].items():
-        picked, plan = row["best_cell_of_proxy"], row.get("plan")
-        chosen = f"{plan['shared_depth']} shared, tail {plan['tail_weight']:.2f}" if plan else "-"
-        edge = ", weights at the grid's edge" if plan and plan["edge"] else ""
-        regrets = [f"{row['regret_points']:.2f}", f"{row['regret_nats']:.3f}"]
-        best = f"{picked['depth']}, {picked['tail_weight']:g}"
-        rows.append([name, *shown(row["spearman"]), chosen + edge, best, *regrets])
-    rows.append(["*another seed of the grid (ceiling)*", *shown(study["ceiling"]), "", "", "", ""])
-    heads = [
-        "proxy",
-        "task loss",
-        "calibrated loss",
-        "accuracy",
-        "plan",
-        "best cell by it",
-        "regret, points",
-        "regret, nats",
-    ]
-    return table(heads, rows)
+        depth, tail_weight = row["least_cell"]
+        rows.append([name, *shown(row["spearman"]), f"{depth}, {tail_weight:g}", *plan_of(row)])
+    rows.append(["*another seed of the grid (ceiling)*", *shown(study["ceiling"]), *[""] * 4])
+    rows.append(["*the loss itself*", "1", "-", f"{study['loss_and_accuracy']:.2f}", *[""] * 4])
+    heads = ["proxy", "task loss", "calibrated loss", "accuracy", "its least cell", "plan: shared, tail weight"]
+    return table([*heads, "regret, points", "regret, nats"], rows)
+
+
+def plan_of(row: dict[str, Any]) -> list[str]:
+    """A plan and its regrets as three cells of a table."""
+    plan = row["plan"]
+    text = f"{plan['shared_depth']}, {plan['tail_weight']:.2f}" + (" (edge)" if plan["edge"] else "")
+    return [text, f"{row['regret_points']:.2f}", f"{row['regret_nats']:.3f}"]
+
+
+def sampling(study: dict[str, Any]) -> str:
+    """The default search on other samples of images."""
+    rows = []
+    for row in study["sampling"]:
+        ranks = [f"{row['spearman'][goal]:.2f}" for goal in ("task_loss", "balanced")]
+        low, high = row["as_good_depths"]
+        rows.append([str(row["images"]), str(row["seed"]), *ranks, f"{low} to {high}", *plan_of(row)])
+    heads = ["images", "seed", "task loss", "accuracy", "as good: shared", "plan: shared, tail weight"]
+    return table([*heads, "regret, points", "regret, nats"], rows)
 
 
 def noise(study: dict[str, Any]) -> str:
@@ -180,30 +193,24 @@ def noise(study: dict[str, Any]) -> str:
     return table(["batch norm", "head, nats", "tail, nats"], rows)
 
 
-def cost(study: dict[str, Any]) -> str:
-    """What the statistics and the search cost beside the grid."""
-    epoch, grid = study["seconds"]["training_epoch"], study["seconds"]["grid"]
+def cost(study: dict[str, Any], costs: dict[str, Any]) -> str:
+    """What statistics and search cost: beside the grid, and on ResNet-32 beside an epoch of training."""
+    grid, epoch = study["seconds"]["grid"], costs["training_epoch"]
     rows = []
-    for name in ("refit", "diagonal", "ekfac"):
-        row = study["proxies"][name]
-        seconds = row["seconds"]["statistics"] + row["seconds"]["search"]
-        rows.append(
-            [
-                name,
-                str(row["images"]),
-                f"{row['trace_error']:.0%}",
-                f"{row['seconds']['statistics']:.0f} s = {row['seconds']['statistics'] / epoch:.1f} epochs",
-                f"{row['seconds']['search']:.2f} s = {row['seconds']['search'] / epoch:.1%} of an epoch",
-                f"{grid / seconds:.0f}",
-            ]
-        )
-    heads = ["structure", "images", "error of the trace", "statistics", "search", "grid / both"]
-    hardware = study["hardware"]
+    for name, row in costs["structures"].items():
+        both = sum(study["proxies"][name]["seconds"].values())
+        statistics = f"{row['statistics']:.0f} s = {row['statistics'] / epoch:.2f} epochs"
+        search = f"{row['search']:.2f} s = {row['search'] / epoch:.1%} of an epoch"
+        error = f"{study['proxies'][name]['trace_error']:.0%}"
+        rows.append([name, str(row["images"]), error, statistics, search, f"{grid / both:.0f}"])
+    heads = ["structure", "images", "error of the trace", "statistics, ResNet-32", "search, ResNet-32"]
+    hardware = costs["hardware"]
     note = (
-        f"One seed of the grid trained for {grid / 3600:.1f} hours. {hardware['processor']}, {hardware['threads']} "
-        f"thread, {hardware['amp']}, two processes side by side, {study['date']}: `{study['command']}`."
+        f"An epoch of ResNet-32 takes {epoch:.0f} s, one seed of the grid took {grid / 3600:.1f} hours. "
+        f"{hardware['processor']}, one thread, {hardware['amp']} training, {costs['date']}: `{costs['command']}` and "
+        f"`{study['command']}` ({study['date']}, two processes side by side)."
     )
-    return table(heads, rows) + "\n\n" + note
+    return table([*heads, "ResNet-14: grid / both"], rows) + "\n\n" + note
 
 
 if __name__ == "__main__":
