@@ -2,7 +2,8 @@
 
 Block 1 is the stem, then comes one block per residual block; the classifier is never a block. Here: the
 CIFAR ResNets of the long-tailed protocol (LDAM-DRW's ``resnet_cifar.py``): a 3x3 stem, three stages of
-``(depth - 2) / 6`` basic blocks of widths 16, 32, 64, and shortcuts without parameters ("option A").
+``(depth - 2) / 6`` basic blocks, each twice as wide as the one before (16, 32, 64), and shortcuts without parameters
+("option A").
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-STAGE_WIDTHS = (16, 32, 64)
+STAGES = 3
 
 
 def block_number(name: str) -> int:
@@ -28,25 +29,32 @@ class CifarResNet:
     """Recipe of a CIFAR ResNet's blocks.
 
     Args:
-        depth: Number of weighted layers, 6 n + 2: 14, 20, 32.
+        depth: Number of weighted layers, 6 n + 2: 14, 20, 32, 44, 56, 110.
+        width: Channels of the first stage; papers that say "ResNet-32" mean 16 or 64, which must be said.
     """
 
     depth: int
+    width: int = 16
 
     @property
     def num_blocks(self) -> int:
         """Number of blocks L: the stem and three stages of residual blocks."""
-        return 1 + 3 * self.blocks_per_stage
+        return 1 + STAGES * self.blocks_per_stage
 
     @property
     def blocks_per_stage(self) -> int:
         """Residual blocks in each of the three stages."""
-        return (self.depth - 2) // 6
+        return (self.depth - 2) // (2 * STAGES)
+
+    @property
+    def stage_widths(self) -> tuple[int, ...]:
+        """Channels of each stage."""
+        return tuple(self.width * 2**stage for stage in range(STAGES))
 
     @property
     def num_features(self) -> int:
         """Channels of the last block's output."""
-        return STAGE_WIDTHS[-1]
+        return self.stage_widths[-1]
 
     def block(
         self, number: int, in_chans: int = 3, device: torch.device | None = None, dtype: torch.dtype | None = None
@@ -63,12 +71,12 @@ class CifarResNet:
             A module mapping (B, channels in, H, W) to (B, channels out, H / stride, W / stride).
         """
         if number == 1:
-            return Stem(in_chans, STAGE_WIDTHS[0], device=device, dtype=dtype)
+            return Stem(in_chans, self.width, device=device, dtype=dtype)
         stage, place = divmod(number - 2, self.blocks_per_stage)
-        width = STAGE_WIDTHS[stage]
+        width = self.stage_widths[stage]
         opens_stage = place == 0 and stage > 0
         return BasicBlock(
-            STAGE_WIDTHS[stage - 1] if opens_stage else width,
+            self.stage_widths[stage - 1] if opens_stage else width,
             width,
             stride=2 if opens_stage else 1,
             device=device,
@@ -79,7 +87,7 @@ class CifarResNet:
         """Channels and down-sampling after the last block of each stage, as timm lists them."""
         return [
             {"num_chs": width, "reduction": 2**stage, "module": f"block{1 + (stage + 1) * self.blocks_per_stage}"}
-            for stage, width in enumerate(STAGE_WIDTHS)
+            for stage, width in enumerate(self.stage_widths)
         ]
 
 

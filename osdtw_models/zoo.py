@@ -49,6 +49,10 @@ default_cfgs = generate_default_cfgs(
         "osdtw_resnet14": _cfg(),
         "osdtw_resnet20": _cfg(),
         "osdtw_resnet32.cifar100_lt_if100": _cfg("osdtw_resnet32.cifar100_lt_if100"),
+        "osdtw_resnet32_w64": _cfg(),
+        "osdtw_resnet44": _cfg(),
+        "osdtw_resnet56": _cfg(),
+        "osdtw_resnet110": _cfg(),
     }
 )
 
@@ -128,3 +132,27 @@ def osdtw_resnet20(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
 def osdtw_resnet32(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
     """CIFAR ResNet-32 (16 blocks) as an OSDTW network; the tasks part after 11 blocks by default."""
     return _create("osdtw_resnet32", CifarResNet(32), pretrained, **kwargs)
+
+
+@register_model
+def osdtw_resnet32_w64(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
+    """CIFAR ResNet-32 of four times the width (64, 128, 256 channels); the tasks part after 11 blocks by default."""
+    return _create("osdtw_resnet32_w64", CifarResNet(32, width=64), pretrained, **kwargs)
+
+
+@register_model
+def osdtw_resnet44(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
+    """CIFAR ResNet-44 (22 blocks) as an OSDTW network; the tasks part after 15 blocks by default."""
+    return _create("osdtw_resnet44", CifarResNet(44), pretrained, **kwargs)
+
+
+@register_model
+def osdtw_resnet56(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
+    """CIFAR ResNet-56 (28 blocks) as an OSDTW network; the tasks part after 19 blocks by default."""
+    return _create("osdtw_resnet56", CifarResNet(56), pretrained, **kwargs)
+
+
+@register_model
+def osdtw_resnet110(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
+    """CIFAR ResNet-110 (55 blocks) as an OSDTW network; the tasks part after 37 blocks by default."""
+    return _create("osdtw_resnet110", CifarResNet(110), pretrained, **kwargs)

@@ -58,9 +58,9 @@ def our_name(plain_name, shared_depth):
     return f"{'encoder' if number <= shared_depth else 'decoders.0'}.block{number}.{rest}"
 
 
-def single_task(num_classes, shared_depth=-1):
+def single_task(num_classes, shared_depth=-1, depth=32, width=16):
     tasks = [list(range(num_classes))]
-    return OsdtwNet(CifarResNet(32), num_classes, shared_depth=shared_depth, task_classes=tasks)
+    return OsdtwNet(CifarResNet(depth, width), num_classes, shared_depth=shared_depth, task_classes=tasks)
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -77,9 +77,22 @@ def test_one_task_is_a_plain_resnet32(shared_depth, training):
     torch.testing.assert_close(net.train(training)(images), plain.train(training)(images), rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize(("num_classes", "expected"), [(100, 470_004), (10, 464_154)])
-def test_plain_resnet32_has_the_known_number_of_parameters(num_classes, expected):
-    assert sum(p.numel() for p in single_task(num_classes).parameters()) == expected
+@pytest.mark.parametrize(
+    ("depth", "width", "num_classes", "expected"),
+    [  # LDAM-DRW's resnet_cifar.py
+        (20, 16, 10, 269_722),
+        (32, 16, 10, 464_154),
+        (32, 16, 100, 470_004),
+        (32, 64, 10, 7_386_186),
+        (32, 64, 100, 7_409_316),
+        (44, 16, 10, 658_586),
+        (56, 16, 10, 853_018),
+        (110, 16, 10, 1_727_962),
+    ],
+)
+def test_plain_networks_have_the_known_numbers_of_parameters(depth, width, num_classes, expected):
+    network = single_task(num_classes, depth=depth, width=width)
+    assert sum(p.numel() for p in network.parameters()) == expected
 
 
 @pytest.mark.parametrize(("depth", "num_blocks"), [(14, 7), (20, 10), (32, 16)])

@@ -20,7 +20,8 @@ RELEASE = "osdtw_resnet32.cifar100_lt_if100"
 
 
 def test_timm_lists_the_zoo():
-    assert timm.list_models("osdtw_*") == ["osdtw_resnet14", "osdtw_resnet20", "osdtw_resnet32"]
+    depths = ["14", "20", "32", "32_w64", "44", "56", "110"]
+    assert timm.list_models("osdtw_*") == [f"osdtw_resnet{depth}" for depth in depths]
     assert timm.list_models("osdtw_*", pretrained=True) == [RELEASE]
     assert timm.list_models(module="zoo") == timm.list_models("osdtw_*")
 
@@ -31,7 +32,10 @@ def test_timm_knows_nothing_before_the_import():
     assert subprocess.check_output([sys.executable, "-c", code], text=True).split() == ["False", "True"]
 
 
-@pytest.mark.parametrize(("name", "num_blocks", "shared_depth"), [(14, 7, 5), (20, 10, 7), (32, 16, 11)])
+@pytest.mark.parametrize(
+    ("name", "num_blocks", "shared_depth"),
+    [("14", 7, 5), ("20", 10, 7), ("32", 16, 11), ("32_w64", 16, 11), ("44", 22, 15), ("56", 28, 19), ("110", 55, 37)],
+)
 def test_names_stand_for_their_networks(name, num_blocks, shared_depth):
     net = create_model(f"osdtw_resnet{name}", num_classes=10)
     assert isinstance(net, OsdtwNet)
