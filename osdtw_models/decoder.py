@@ -26,6 +26,12 @@ class Decoder(nn.Module):
         """The blocks in order."""
         return [self.get_submodule(name) for name in self.block_names]
 
+    def keep_blocks(self, number: int) -> None:
+        """Drop all blocks but the first ones."""
+        for name in self.block_names[number:]:
+            delattr(self, name)
+        self.block_names = self.block_names[:number]
+
     def forward_features(self, x: Tensor) -> Tensor:
         """Feature maps after the last block."""
         for block in self.block_list():

@@ -20,11 +20,12 @@ from torch import Tensor, nn
 
 from osdtw_models.backbone import CifarResNet, block_number
 from osdtw_models.decoder import Decoder
+from osdtw_models.features import FeatureLevels
 from osdtw_models.fusion import FUSION_RULES, fuse
 from osdtw_models.partition import ClassPartition
 
 
-class OsdtwNet(nn.Module):
+class OsdtwNet(FeatureLevels):
     """Shared encoder, one decoder per task, fused logits in the original class order.
 
     Args:
@@ -88,7 +89,7 @@ class OsdtwNet(nn.Module):
         if fusion == "pool" and self.partition.num_tasks > 2:
             raise ValueError(f"fusion 'pool' is defined for 2 tasks, not {self.partition.num_tasks}; use 'raw'.")
         self.num_features = backbone.num_features * self.partition.num_tasks
-        self.feature_info = backbone.feature_info()
+        self.feature_info = [self._all_maps(level) for level in backbone.feature_info()]
 
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         numbers = range(1, backbone.num_blocks + 1)
@@ -152,8 +153,10 @@ class OsdtwNet(nn.Module):
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Last feature maps of all decoders, one after another: shape (B, K * features, H', W')."""
+        """Last feature maps of all decoders, one after another: shape (B, num_features, H', W')."""
         shared = self.forward_encoder(x)
+        if not len(self.decoders):  # pruned down to the encoder
+            return shared
         return torch.cat([self._decode(decoder, shared) for decoder in self.branches], dim=1)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -202,7 +205,7 @@ class OsdtwNet(nn.Module):
     def _classify(self, pooled: Tensor) -> list[Tensor]:
         pooled = F.dropout(pooled, self.drop_rate, self.training)
         parts = pooled.chunk(len(self.decoders), dim=1)
-        return [decoder.classifier(part) for decoder, part in zip(self.branches, parts, strict=True)]
+        return [decoder.classifier(parts[k]) for k, decoder in enumerate(self.branches)]  # torch.fx cannot zip
 
     # -- timm's protocol -------------------------------------------------------------------------------------
 
@@ -252,6 +255,11 @@ class OsdtwNet(nn.Module):
             return min(block, self.shared_depth + 1) if coarse else block
 
         return layer
+
+    def _all_maps(self, level: dict[str, int | str]) -> dict[str, Any]:
+        """A level of the backbone as this network has it: above the cut with the channels of every decoder."""
+        copies = self.partition.num_tasks if block_number(f"{level['module']}.") > self.shared_depth else 1
+        return {**level, "num_chs": int(level["num_chs"]) * copies}
 
     def _register_offsets(
         self,

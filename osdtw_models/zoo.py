@@ -58,8 +58,6 @@ default_cfgs = generate_default_cfgs(
 
 
 def _create(name: str, backbone: CifarResNet, pretrained: bool, **kwargs: Any) -> OsdtwNet:
-    if kwargs.get("features_only"):
-        raise ValueError(f"{name} cannot give features only yet; call its forward_features, or use num_classes=0.")
     if kwargs.get("class_counts") is not None:
         kwargs["class_counts"] = [int(count) for count in kwargs["class_counts"]]  # an array compares element-wise
     cfg = kwargs.get("pretrained_cfg")
@@ -75,6 +73,7 @@ def _create(name: str, backbone: CifarResNet, pretrained: bool, **kwargs: Any) -
         name,
         pretrained,
         backbone=backbone,
+        feature_cfg={"out_indices": tuple(range(len(backbone.feature_info()))), "feature_cls": "getter"},
         pretrained_filter_fn=convert_checkpoint,
         **kwargs,
     )
