@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
+from torch.fx import symbolic_trace
 
 from osdtw_models.backbone import CifarResNet, block_number
 from osdtw_models.decoder import Decoder
@@ -49,6 +50,7 @@ class OsdtwNet(FeatureLevels):
 
     class_position: Tensor
     pretrained_cfg: dict[str, Any]  # put there by timm's builder
+    _traits: dict[str, Any]  # read by it
 
     def __init__(
         self,
@@ -108,7 +110,7 @@ class OsdtwNet(FeatureLevels):
         self._register_offsets(logit_offsets, device, dtype)
         self.register_load_state_dict_pre_hook(_refuse_other_tasks)  # type: ignore[no-untyped-call]
         first = "encoder.block1.conv1" if depth else tuple(f"decoders.{k}.block1.conv1" for k in self.tasks)
-        self._traits: dict[str, Any] = {"first_conv": first}
+        self._traits = {"first_conv": first}
         self._model_args = self.model_args()
         self.init_weights()
 
@@ -243,6 +245,14 @@ class OsdtwNet(FeatureLevels):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory: recompute blocks in the backward pass."""
         self.grad_checkpointing = enable
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """What ``torch.jit.script`` compiles: the traced graph; decoders of varying length are not TorchScript."""
+        traced = symbolic_trace(self)
+        for node in traced.graph.nodes:
+            node.type = None  # annotations are strings here, which TorchScript cannot read; all are tensors anyway
+        traced.recompile()
+        return traced
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """Layer of each parameter for layer decay: blocks of one depth share a layer in every decoder."""

@@ -87,7 +87,3 @@ def test_features_only_is_timms(arguments, network, images):
 def test_other_formats_are_refused(network, images):
     with pytest.raises(ValueError, match="'NCHW' only"):
         network.forward_intermediates(images, output_fmt="NLC")
-
-
-def test_torch_fx_traces_the_network(network, images):
-    assert torch.equal(torch.fx.symbolic_trace(network)(images), network(images))
