@@ -8,6 +8,7 @@ classification.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ class ClassPartition:
     """Disjoint tasks that cover the classes ``0 .. C-1``.
 
     Args:
-        tasks: One tuple of class indices per task.
+        tasks: One sequence of class indices per task, kept as tuples.
 
     Raises:
         ValueError: If a task is empty, or a class is missing, repeated or out of range.
@@ -30,6 +31,7 @@ class ClassPartition:
     tasks: tuple[tuple[int, ...], ...]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "tasks", tuple(tuple(int(c) for c in task) for task in self.tasks))
         if not self.tasks:
             raise ValueError("A partition needs at least one task; give one list of classes per task.")
         for k, task in enumerate(self.tasks):
@@ -59,9 +61,7 @@ class ClassPartition:
             ValueError: If a count is below 1, there are fewer classes than tasks, or the threshold leaves a
                 task empty.
         """
-        empty = [c for c, n in enumerate(counts) if n < 1]
-        if empty:
-            raise ValueError(f"Class {empty[0]} has {counts[empty[0]]} training images; every class needs at least 1.")
+        _check_counts(counts)
         if threshold is not None:
             head = tuple(c for c, n in enumerate(counts) if n > threshold)
             tail = tuple(c for c, n in enumerate(counts) if n <= threshold)
@@ -86,6 +86,33 @@ class ClassPartition:
             tasks.append(tuple(sorted(by_frequency[start:stop])))
             start = stop
         return cls(tuple(tasks))
+
+    @classmethod
+    def from_bins(cls, counts: Sequence[int], bounds: Sequence[int]) -> ClassPartition:
+        """Split classes at given numbers of training images: (100, 19) parts many, medium and few.
+
+        Args:
+            counts: Training images per class, in class order (length C, all at least 1).
+            bounds: K - 1 numbers, falling: task k has the classes with more than ``bounds[k]`` images that no task
+                before it has, the last task the rest.
+
+        Returns:
+            The partition into K tasks; inside a task classes keep their original order.
+
+        Raises:
+            ValueError: If a count is below 1, the bounds do not fall, or a task would be empty.
+        """
+        _check_counts(counts)
+        if not bounds or any(after >= before for before, after in itertools.pairwise(bounds)):
+            raise ValueError(f"The bounds {list(bounds)} must fall, as in [100, 19]; give at least one.")
+        task_of = [sum(n <= bound for bound in bounds) for n in counts]
+        tasks = tuple(tuple(c for c, k in enumerate(task_of) if k == task) for task in range(len(bounds) + 1))
+        if () in tasks:
+            raise ValueError(
+                f"The bounds {list(bounds)} leave task {tasks.index(())} empty; the classes have {min(counts)} to "
+                f"{max(counts)} images."
+            )
+        return cls(tasks)
 
     @classmethod
     def resolve(
@@ -115,7 +142,7 @@ class ClassPartition:
                 "give one count per class."
             )
         if task_classes is not None:
-            partition = cls(tuple(tuple(int(c) for c in task) for task in task_classes))
+            partition = cls(tuple(tuple(task) for task in task_classes))
             if partition.num_classes != num_classes:
                 raise ValueError(
                     f"task_classes lists {partition.num_classes} classes but the model has {num_classes}; "
@@ -228,3 +255,9 @@ def _first_wrong(listed: list[int]) -> str:
         if found > expected:
             return f"{expected} is missing"
     raise AssertionError("unreachable: the listing is right")
+
+
+def _check_counts(counts: Sequence[int]) -> None:
+    empty = [c for c, n in enumerate(counts) if n < 1]
+    if empty:
+        raise ValueError(f"Class {empty[0]} has {counts[empty[0]]} training images; every class needs at least 1.")

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -63,6 +64,28 @@ def test_threshold_parts_the_classes_by_their_count(counts, data):
     head, tail = ClassPartition.from_counts(counts, threshold=threshold).tasks
     assert list(head) == [c for c, n in enumerate(counts) if n > threshold]
     assert list(tail) == [c for c, n in enumerate(counts) if n <= threshold]
+
+
+@given(
+    st.lists(st.integers(1, 50), min_size=1, max_size=20),
+    st.lists(st.integers(0, 50), min_size=1, max_size=3, unique=True),
+)
+def test_bins_part_the_classes_by_their_count(counts, bounds):
+    bounds = sorted(bounds, reverse=True)
+    edges = [max(counts), *bounds, 0]
+    expected = [tuple(c for c, n in enumerate(counts) if low < n <= high) for high, low in pairwise(edges)]
+    if bounds[0] < max(counts) and bounds[-1] > 0 and all(expected):
+        assert ClassPartition.from_bins(counts, bounds).tasks == tuple(expected)
+    else:
+        with pytest.raises(ValueError, match=r"leave task \d empty"):
+            ClassPartition.from_bins(counts, bounds)
+
+
+def test_tasks_may_be_lists():
+    partition = ClassPartition([[2, 0], np.array([1])])
+    assert partition == ClassPartition(((2, 0), (1,)))
+    assert len({partition, ClassPartition(((2, 0), (1,)))}) == 1
+    assert partition.to_lists() == [[2, 0], [1]]
 
 
 @given(partitions())
@@ -147,6 +170,18 @@ REFUSED = {
     "empty tail": (
         lambda: ClassPartition.from_counts([9, 5, 2], threshold=1),
         "Threshold 1 leaves the tail task empty; choose one between 2 and 8.",
+    ),
+    "rising bounds": (
+        lambda: ClassPartition.from_bins([9, 5, 2], [2, 5]),
+        "The bounds [2, 5] must fall, as in [100, 19]; give at least one.",
+    ),
+    "an empty bin": (
+        lambda: ClassPartition.from_bins([9, 5, 2], [4, 3]),
+        "The bounds [4, 3] leave task 1 empty; the classes have 2 to 9 images.",
+    ),
+    "a class without images": (
+        lambda: ClassPartition.from_bins([9, 0], [4]),
+        "Class 1 has 0 training images; every class needs at least 1.",
     ),
     "counts of other classes": (
         lambda: ClassPartition.resolve(3, class_counts=[5, 4]),
