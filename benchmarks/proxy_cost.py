@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -18,8 +19,10 @@ from pathlib import Path
 
 import torch
 
+from osdtw_models.backbone import CifarResNet
 from osdtw_models.files import write_text
-from osdtw_training import planning, stages, store
+from osdtw_models.network import OsdtwNet
+from osdtw_training import fisher, planning, sampling, stages, store
 from osdtw_training.data import load_data
 from osdtw_training.engine import autocast
 from osdtw_training.networks import new_network
@@ -50,6 +53,7 @@ def measure(data_dir: str) -> dict[str, object]:
             found, _ = store.load(run)
             searched = seconds(lambda found=found, wanted=wanted: planning.find(found, wanted))
             rows[structure] = {"images": found.samples, "statistics": statistics, "search": searched}
+        large = memory(stage)
     return {
         "command": "python benchmarks/proxy_cost.py --data-dir CIFAR100",
         "hardware": {"processor": processor(), "threads": 1, "amp": recipe.amp},
@@ -57,6 +61,19 @@ def measure(data_dir: str) -> dict[str, object]:
         "model": recipe.model,
         "training_epoch": epoch,
         "structures": rows,
+        "large": large,
+    }
+
+
+def memory(stage: stages.Context) -> dict[str, float]:
+    """Peak memory of this process while the diagonal statistics of a network of 29 million parameters are taken."""
+    tasks = stage.partition.to_lists()
+    network = OsdtwNet(CifarResNet(32, width=128), stage.partition.num_classes, shared_depth=0, task_classes=tasks)
+    # As many images as are looked at together; more of them take longer, not more memory.
+    fisher.measure(network, stage.objectives, stage.batches, sampling.CHUNK, damping=0.01)
+    return {
+        "parameters_of_a_task": sum(parameter.numel() for parameter in network.decoders[0].parameters()),
+        "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
     }
 
 

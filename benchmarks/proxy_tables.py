@@ -204,9 +204,12 @@ def cost(study: dict[str, Any], costs: dict[str, Any]) -> str:
         error = f"{study['proxies'][name]['trace_error']:.0%}"
         rows.append([name, str(row["images"]), error, statistics, search, f"{grid / both:.0f}"])
     heads = ["structure", "images", "error of the trace", "statistics, ResNet-32", "search, ResNet-32"]
-    hardware = costs["hardware"]
+    hardware, large = costs["hardware"], costs["large"]
+    size = f"{large['parameters_of_a_task'] / 1e6:.0f} million parameters"
     note = (
-        f"An epoch of ResNet-32 takes {epoch:.0f} s, one seed of the grid took {grid / 3600:.1f} hours. "
+        f"Diagonal statistics of two task networks of {size} each peak at {large['peak_gigabytes']:.1f} GB; for "
+        f"`refit` such networks are too large, and it says so. An epoch of ResNet-32 takes {epoch:.0f} s, one seed "
+        f"of the grid took {grid / 3600:.1f} hours. "
         f"{hardware['processor']}, one thread, {hardware['amp']} training, {costs['date']}: `{costs['command']}` and "
         f"`{study['command']}` ({study['date']}, two processes side by side)."
     )
