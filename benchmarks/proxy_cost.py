@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 
-from osdtw_models.backbone import CifarResNet
+from osdtw_models.cifar import CifarResNet
 from osdtw_models.files import write_text
 from osdtw_models.network import OsdtwNet
 from osdtw_training import fisher, planning, sampling, stages, store

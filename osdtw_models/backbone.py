@@ -1,21 +1,19 @@
 """A backbone is an ordered list of blocks that can be cut after any of them.
 
-Block 1 is the stem, then comes one block per residual block; the classifier is never a block. Here: the
-CIFAR ResNets of the long-tailed protocol (LDAM-DRW's ``resnet_cifar.py``): a 3x3 stem, three stages of
-``(depth - 2) / 6`` basic blocks, each twice as wide as the one before (16, 32, 64), and shortcuts without parameters
-("option A").
+Block 1 is the stem, then comes one block per residual or transformer block. What follows the last block is no block: a
+norm before pooling and a neck after it, which every decoder owns, as it owns its classifier.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-STAGES = 3
+from osdtw_models.pooling import Layout
 
 
 def block_number(name: str) -> int:
@@ -25,114 +23,76 @@ def block_number(name: str) -> int:
 
 
 @dataclass(frozen=True)
-class CifarResNet:
-    """Recipe of a CIFAR ResNet's blocks.
+class Level:
+    """A place that feature maps can be taken from.
 
     Args:
-        depth: Number of weighted layers, 6 n + 2: 14, 20, 32, 44, 56, 110.
-        width: Channels of the first stage; papers that say "ResNet-32" mean 16 or 64, which must be said.
+        block: Number of the block whose output it is.
+        channels: Channels of that output.
+        reduction: How many times smaller than the image it is.
     """
 
-    depth: int
-    width: int = 16
+    block: int
+    channels: int
+    reduction: int
 
-    @property
-    def num_blocks(self) -> int:
-        """Number of blocks L: the stem and three stages of residual blocks."""
-        return 1 + STAGES * self.blocks_per_stage
 
-    @property
-    def blocks_per_stage(self) -> int:
-        """Residual blocks in each of the three stages."""
-        return (self.depth - 2) // (2 * STAGES)
+@dataclass
+class Pieces:
+    """A backbone in pieces.
 
-    @property
-    def stage_widths(self) -> tuple[int, ...]:
-        """Channels of each stage."""
-        return tuple(self.width * 2**stage for stage in range(STAGES))
+    Args:
+        blocks: Blocks 1 (the stem) to L.
+        levels: Where feature maps can be taken, the last block last.
+        num_features: Features after pooling and neck.
+        default_depth: Shared depth if nobody says one.
+        first_conv: Name of the first convolution inside block 1, as timm adapts it to other channels.
+        norm: What follows the last block before pooling.
+        neck: What follows pooling before the classifier.
+        layout: Order of the dimensions of what runs between the blocks.
+        prefix_tokens: Tokens before those of the image (a class token).
+        pool: Pooling if nobody says one.
+        initialised: Whether the blocks come as they shall be; if not, the network gives them their first values.
+        undecayed: Parameters that take no weight decay, by name: "block1.pos_embed".
+    """
 
-    @property
-    def num_features(self) -> int:
-        """Channels of the last block's output."""
-        return self.stage_widths[-1]
+    blocks: list[nn.Module]
+    levels: list[Level]
+    num_features: int
+    default_depth: int
+    first_conv: str
+    norm: nn.Module = field(default_factory=nn.Identity)
+    neck: nn.Module = field(default_factory=nn.Identity)
+    layout: Layout = Layout.NCHW
+    prefix_tokens: int = 0
+    pool: str = "avg"
+    initialised: bool = True
+    undecayed: frozenset[str] = frozenset()
 
-    def block(
-        self, number: int, in_chans: int = 3, device: torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> nn.Module:
-        """Build one block, freshly initialised.
+
+class Backbone(Protocol):
+    """What a network is built of."""
+
+    def pieces(
+        self,
+        in_chans: int = 3,
+        img_size: tuple[int, int] | None = None,
+        drop_path_rate: float = 0.0,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Pieces:
+        """Build all of it once.
 
         Args:
-            number: Block number, 1 (the stem) to ``num_blocks``.
-            in_chans: Channels of the input images; used by the stem only.
+            in_chans: Channels of the images.
+            img_size: Height and width of the images, for backbones of one image size only.
+            drop_path_rate: Stochastic depth, for backbones that have it.
             device: Device of the parameters.
             dtype: Type of the parameters.
 
         Returns:
-            A module mapping (B, channels in, H, W) to (B, channels out, H / stride, W / stride).
+            The pieces.
         """
-        if number == 1:
-            return Stem(in_chans, self.width, device=device, dtype=dtype)
-        stage, place = divmod(number - 2, self.blocks_per_stage)
-        width = self.stage_widths[stage]
-        opens_stage = place == 0 and stage > 0
-        return BasicBlock(
-            self.stage_widths[stage - 1] if opens_stage else width,
-            width,
-            stride=2 if opens_stage else 1,
-            device=device,
-            dtype=dtype,
-        )
 
-    def feature_info(self) -> list[dict[str, int | str]]:
-        """Channels and down-sampling after the last block of each stage, as timm lists them."""
-        return [
-            {"num_chs": width, "reduction": 2**stage, "module": f"block{1 + (stage + 1) * self.blocks_per_stage}"}
-            for stage, width in enumerate(self.stage_widths)
-        ]
-
-
-class Stem(nn.Module):
-    """3x3 convolution, batch norm, ReLU."""
-
-    def __init__(
-        self, in_chans: int, out_chs: int, device: torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_chans, out_chs, 3, padding=1, bias=False, device=device, dtype=dtype)
-        self.bn1 = nn.BatchNorm2d(out_chs, device=device, dtype=dtype)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) -> (B, out, H, W)."""
-        return F.relu(self.bn1(self.conv1(x)), inplace=True)
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with batch norm around a shortcut without parameters.
-
-    Where a block halves the resolution, the shortcut takes every other pixel and pads the new channels with
-    zeros, half before and half after ("option A" of He et al. 2016).
-    """
-
-    def __init__(
-        self,
-        in_chs: int,
-        out_chs: int,
-        stride: int = 1,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_chs, out_chs, 3, stride, padding=1, bias=False, device=device, dtype=dtype)
-        self.bn1 = nn.BatchNorm2d(out_chs, device=device, dtype=dtype)
-        self.conv2 = nn.Conv2d(out_chs, out_chs, 3, padding=1, bias=False, device=device, dtype=dtype)
-        self.bn2 = nn.BatchNorm2d(out_chs, device=device, dtype=dtype)
-        self.stride = stride
-        self.pad_chs = (out_chs - in_chs) // 2
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, in, H, W) -> (B, out, H / stride, W / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        y = self.bn2(self.conv2(y))
-        if self.stride > 1:
-            x = F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.pad_chs, self.pad_chs))
-        return F.relu(y + x, inplace=True)
+    def model_args(self) -> dict[str, Any]:
+        """What the registered name must be told besides to build this backbone again; JSON-ready."""

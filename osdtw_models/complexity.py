@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from osdtw_models.decoder import Decoder
 from osdtw_models.network import OsdtwNet
 
 
 class Amount(TypedDict):
-    """Parameters, or multiply-adds per image: of the encoder, of each decoder with its classifier, and of all."""
+    """Parameters, or multiply-adds per image: of the encoder, of each decoder with norm and classifier, and of all."""
 
     shared: int
     tasks: list[int]
@@ -33,7 +34,7 @@ class Cost(TypedDict):
 
 @dataclass(frozen=True)
 class _Part:
-    """One block, or one classifier."""
+    """One block, or what follows the last one."""
 
     parameters: int
     multiply_adds: int
@@ -57,12 +58,12 @@ def cost(model: OsdtwNet, shared_depth: int | None = None, img_size: int | None 
         ValueError: If the depth is out of range.
     """
     depth = model.shared_depth if shared_depth is None else shared_depth
-    blocks, classifiers, plain_classifier = _parts(model, img_size)
+    blocks, heads, plain_head = _parts(model, img_size)
     if not 0 <= depth <= len(blocks):
         raise ValueError(f"shared_depth is {depth}; choose 0 (nothing shared) to {len(blocks)} (all blocks).")
-    plain = _sum([*blocks, plain_classifier]).multiply_adds
+    plain = _sum([*blocks, plain_head]).multiply_adds
     encoder, private = _sum(blocks[:depth]), blocks[depth:]
-    decoders = [_sum([*private, classifier]) for classifier in classifiers]
+    decoders = [_sum([*private, head]) for head in heads]
     total = _sum([encoder, *decoders])
     return {
         "shared_depth": depth,
@@ -90,12 +91,12 @@ def costs(model: OsdtwNet, img_size: int | None = None) -> list[Cost]:
     Returns:
         One cost per depth.
     """
-    return [cost(model, depth, img_size) for depth in range(model.backbone.num_blocks + 1)]
+    return [cost(model, depth, img_size) for depth in range(model.num_blocks + 1)]
 
 
 @torch.no_grad()
 def _parts(model: OsdtwNet, img_size: int | None) -> tuple[list[_Part], list[_Part], _Part]:
-    """Every block, every task's classifier, and the classifier of the plain backbone, on the meta device."""
+    """Every block, what follows them in every task, and in the plain backbone, on the meta device."""
     size = img_size or getattr(model, "pretrained_cfg", {}).get("input_size", (3, 32, 32))[-1]
     shapes = copy.deepcopy(model).to("meta").eval()
     weight = next(shapes.parameters())
@@ -104,13 +105,22 @@ def _parts(model: OsdtwNet, img_size: int | None) -> tuple[list[_Part], list[_Pa
     for block in [*shapes.encoder, *shapes.branches[0].block_list()]:
         part, x = _count(block, x)
         blocks.append(part)
-    pooled = x.new_empty(1, model.backbone.num_features)
-    # The network's own classifiers, then the one that a plain backbone has over all classes.
-    heads = [*shapes.get_classifier(), nn.Identity()]
+    # The network's own heads, then the one that a plain backbone has, with one classifier over all classes.
+    branches = shapes.branches
+    classifiers = [branch.classifier for branch in branches]
+    plain: nn.Module = nn.Identity()
     if model.num_classes:
-        heads[-1] = nn.Linear(pooled.shape[1], model.num_classes, device="meta", dtype=weight.dtype)
-    classifiers = [_count(head, pooled)[0] for head in heads]
-    return blocks, classifiers[:-1], classifiers[-1]
+        plain = nn.Linear(model.decoder_features, model.num_classes, device="meta", dtype=weight.dtype)
+    pairs = [*zip(branches, classifiers, strict=True), (branches[0], plain)]
+    heads = [_head(branch, classifier, x, model.decoder_features) for branch, classifier in pairs]
+    return blocks, heads[:-1], heads[-1]
+
+
+def _head(branch: Decoder, classifier: nn.Module, x: Tensor, features: int) -> _Part:
+    """Cost of what follows the last block; pooling multiplies nothing."""
+    norm, _ = _count(branch.norm, x)
+    neck, pooled = _count(branch.neck, x.new_empty(1, features))
+    return _sum([norm, neck, _count(classifier, pooled)[0]])
 
 
 def _count(module: nn.Module, x: Tensor) -> tuple[_Part, Tensor]:

@@ -6,20 +6,26 @@ from torch import Tensor, nn
 
 
 class Decoder(nn.Module):
-    """A task's own blocks and its classifier.
+    """A task's own blocks, norm, neck and classifier.
 
     Args:
         blocks: Blocks d+1 .. L by name; empty when everything is shared.
+        norm: What follows the last block before pooling.
+        neck: What follows pooling.
         classifier: From pooled features to the task's classes and "none".
     """
 
+    norm: nn.Module
+    neck: nn.Module
     classifier: nn.Module
 
-    def __init__(self, blocks: dict[str, nn.Module], classifier: nn.Module) -> None:
+    def __init__(self, blocks: dict[str, nn.Module], norm: nn.Module, neck: nn.Module, classifier: nn.Module) -> None:
         super().__init__()
         self.block_names = list(blocks)
         for name, block in blocks.items():
             self.add_module(name, block)
+        self.norm = norm
+        self.neck = neck
         self.classifier = classifier
 
     def block_list(self) -> list[nn.Module]:
@@ -33,7 +39,7 @@ class Decoder(nn.Module):
         self.block_names = self.block_names[:number]
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Feature maps after the last block."""
+        """Feature maps after the last block and the norm."""
         for block in self.block_list():
             x = block(x)
-        return x
+        return self.norm(x)

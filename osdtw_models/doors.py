@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from textwrap import shorten
 from typing import NoReturn
 
 
@@ -70,6 +71,15 @@ def need(extra: str, *modules: str) -> None:
     for name in modules:
         if find_spec(name) is None:
             raise ModuleNotFoundError(f"{name} is not installed; run: pip install 'osdtw-models[{extra}]'")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, cut to one line; its type if it says nothing."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if not lines:
+        return type(error).__name__
+    # torch announces mismatches with a line that ends in a colon and lists them below.
+    return shorten(" ".join(lines[:2]) if lines[0].endswith(":") else lines[0], 300, placeholder=" ...")
 
 
 def _sentence(error: Exception) -> str:

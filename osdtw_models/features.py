@@ -13,6 +13,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from osdtw_models.decoder import Decoder
+from osdtw_models.pooling import Layout
 
 
 class FeatureLevels(nn.Module):
@@ -23,6 +24,8 @@ class FeatureLevels(nn.Module):
     feature_info: list[dict[str, Any]]
     shared_depth: int
     num_features: int
+    layout: Layout
+    prefix_tokens: int
 
     def forward_intermediates(
         self,
@@ -38,20 +41,21 @@ class FeatureLevels(nn.Module):
         Args:
             x: Normalised images, shape (B, in_chans, H, W).
             indices: Levels to take: their numbers, or how many of the last; all by default.
-            norm: Without effect: these networks have no norm after the last block.
+            norm: Whether each decoder's norm is put on its own maps; shared maps have none.
             stop_early: Whether blocks above the last wanted level are left out.
-            output_fmt: "NCHW", the only format there is.
+            output_fmt: "NCHW"; "NLC" gives the tokens of the images one after another instead.
             intermediates_only: Whether the last feature maps are left out of the result.
 
         Returns:
-            The maps of the levels, each of shape (B, channels, H', W'); before them, unless left out, what
-            ``forward_features`` returns.
+            The maps of the levels, each of shape (B, channels, H', W') or (B, H' W', channels); before them, unless
+            left out, what ``forward_features`` returns.
 
         Raises:
             ValueError: If another format is asked for.
         """
-        if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt is {output_fmt!r}; these networks have feature maps in 'NCHW' only.")
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"output_fmt is {output_fmt!r}; choose 'NCHW' or 'NLC'.")
+        height, width = x.shape[-2:]
         wanted, most = feature_take_indices(len(self.feature_info), indices)
         last = self._level_block(most) if stop_early else None
         maps: dict[int, Tensor] = {}
@@ -65,9 +69,15 @@ class FeatureLevels(nn.Module):
                 number = self.shared_depth + 1 + place
                 if last is None or number <= last:
                     parts = [branch.get_submodule(name)(part) for branch, part in zip(branches, parts, strict=True)]
-                    maps[number] = torch.cat(parts, dim=1)
-            x = torch.cat(parts, dim=1)
-        taken = [maps[self._level_block(index)] for index in wanted]
+                    shown = [b.norm(p) if norm else p for b, p in zip(branches, parts, strict=True)]
+                    maps[number] = torch.cat(shown, dim=self.layout.channels)
+            x = torch.cat([b.norm(p) for b, p in zip(branches, parts, strict=True)], dim=self.layout.channels)
+        taken = []
+        for index in wanted:
+            reduction = self.feature_info[index]["reduction"]
+            found = maps[self._level_block(index)]
+            image = self.layout.maps(found, height // reduction, width // reduction, self.prefix_tokens)
+            taken.append(image if output_fmt == "NCHW" else image.flatten(2).mT)
         return taken if intermediates_only else (x, taken)
 
     def prune_intermediate_layers(
@@ -77,7 +87,7 @@ class FeatureLevels(nn.Module):
 
         Args:
             indices: Levels to keep: their numbers, or how many of the last.
-            prune_norm: Without effect: there is no norm after the last block.
+            prune_norm: Whether the decoders' norms go, too.
             prune_head: Whether the classifiers go, too; they go in any case with the blocks that they stand on.
 
         Returns:
@@ -88,7 +98,11 @@ class FeatureLevels(nn.Module):
         if prune_head or most + 1 < len(self.feature_info):
             self.reset_classifier(0, "")
             for decoder in self.decoders:
-                cast("Decoder", decoder).keep_blocks(max(0, last - self.shared_depth))
+                branch = cast("Decoder", decoder)
+                branch.keep_blocks(max(0, last - self.shared_depth))
+                branch.neck = nn.Identity()
+                if prune_norm:
+                    branch.norm = nn.Identity()
             if last <= self.shared_depth:
                 # Nothing is left above the cut: there is one map again, not one per decoder.
                 self.encoder = self.encoder[:last]

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from textwrap import shorten
 
 import timm
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from timm.models import get_pretrained_cfg
 
+from osdtw_models.doors import first_line
 from osdtw_models.network import OsdtwNet
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -60,15 +60,6 @@ def load_model(source: str | Path) -> OsdtwNet:
             "checkpoint again."
         )
     return model.eval()
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, cut to one line; its type if it says nothing."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines:
-        return type(error).__name__
-    # torch announces mismatches with a line that ends in a colon and lists them below.
-    return shorten(" ".join(lines[:2]) if lines[0].endswith(":") else lines[0], 300, placeholder=" ...")
 
 
 def _folder_of(source: str | Path) -> Path:

@@ -1,13 +1,15 @@
 """The network: one shared encoder, one decoder per task, fused class logits.
 
 ``shared_depth`` = d cuts the backbone's L blocks: blocks 1..d are the encoder, shared by all tasks; each
-decoder owns a copy of blocks d+1..L and a linear classifier over its classes and "none" (last). Blocks keep
-their number in their name, ``encoder.block3`` or ``decoders.0.block8``, so that a checkpoint can be read at
-another depth by renaming keys. The model speaks timm's protocol: one tensor of fused logits (B, C) comes out.
+decoder owns a copy of blocks d+1..L, of what follows them, and a linear classifier over its classes and "none"
+(last). Blocks keep their number in their name, ``encoder.block3`` or ``decoders.0.block8``, so that a checkpoint can
+be read at another depth by renaming keys. The model speaks timm's protocol: one tensor of fused logits (B, C) comes
+out.
 """
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -19,23 +21,28 @@ from timm.models import checkpoint_seq
 from torch import Tensor, nn
 from torch.fx import symbolic_trace
 
-from osdtw_models.backbone import CifarResNet, block_number
+from osdtw_models.backbone import Backbone, Level, block_number
 from osdtw_models.decoder import Decoder
 from osdtw_models.features import FeatureLevels
 from osdtw_models.fusion import FUSION_RULES, fuse
 from osdtw_models.partition import ClassPartition
+from osdtw_models.pooling import TokenPool, make_pool
 
 
 class OsdtwNet(FeatureLevels):
     """Shared encoder, one decoder per task, fused logits in the original class order.
 
     Args:
-        backbone: The list of blocks to cut.
+        backbone: What to cut.
         num_classes: Number of classes C; 0 leaves the classifiers out and returns pooled features.
         in_chans: Channels of the input images.
-        global_pool: Pooling before the classifiers ("avg" or "max"); "" with ``num_classes=0`` returns maps.
+        global_pool: Pooling before the classifiers: "avg", "max", "token" where there is a class token; the backbone's
+            own by default; "" with ``num_classes=0`` returns maps.
         drop_rate: Dropout before the classifiers.
-        shared_depth: Number of leading blocks that all tasks share, 0 to L; -1 counts as L.
+        drop_path_rate: Stochastic depth, where the backbone has it.
+        img_size: Height and width (or side) of the images, for backbones of one image size.
+        shared_depth: Number of leading blocks that all tasks share, 0 to L; -1 counts as L, None is the backbone's
+            default.
         class_counts: Training images per class (length C); the most frequent half becomes the head task.
         task_classes: Explicit tasks, one list of classes each; overrides ``class_counts``. One list with
             every class gives the plain backbone.
@@ -49,17 +56,20 @@ class OsdtwNet(FeatureLevels):
     """
 
     class_position: Tensor
+    global_pool: SelectAdaptivePool2d | TokenPool
     pretrained_cfg: dict[str, Any]  # put there by timm's builder
     _traits: dict[str, Any]  # read by it
 
     def __init__(
         self,
-        backbone: CifarResNet,
+        backbone: Backbone,
         num_classes: int = 100,
         in_chans: int = 3,
-        global_pool: str = "avg",
+        global_pool: str | None = None,
         drop_rate: float = 0.0,
-        shared_depth: int = -1,
+        drop_path_rate: float = 0.0,
+        img_size: int | tuple[int, int] | None = None,
+        shared_depth: int | None = -1,
         class_counts: Sequence[int] | None = None,
         task_classes: Sequence[Sequence[int]] | None = None,
         fusion: str = "raw",
@@ -68,55 +78,60 @@ class OsdtwNet(FeatureLevels):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        depth = backbone.num_blocks if shared_depth == -1 else shared_depth
-        if not 0 <= depth <= backbone.num_blocks:
-            raise ValueError(
-                f"shared_depth is {shared_depth}, but this backbone has {backbone.num_blocks} blocks; "
-                f"choose 0 (nothing shared) to {backbone.num_blocks} (only the classifiers differ)."
-            )
         if fusion not in FUSION_RULES:
             raise ValueError(f"Unknown fusion rule {fusion!r}; choose one of {', '.join(FUSION_RULES)}.")
-        self.backbone = backbone
+        place: dict[str, Any] = {"device": device, "dtype": dtype}
+        size = (img_size, img_size) if isinstance(img_size, int) else img_size
+        pieces = backbone.pieces(in_chans, size, drop_path_rate, **place)
+        self.num_blocks = len(pieces.blocks)
+        depth = {None: pieces.default_depth, -1: self.num_blocks}.get(shared_depth, shared_depth)
+        if depth is None or not 0 <= depth <= self.num_blocks:
+            raise ValueError(
+                f"shared_depth is {shared_depth}, but this backbone has {self.num_blocks} blocks; "
+                f"choose 0 (nothing shared) to {self.num_blocks} (only the classifiers differ)."
+            )
+        self._backbone_args = backbone.model_args()
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
         self.shared_depth = depth
         self.fusion = fusion
         self.grad_checkpointing = False
-        self.head_hidden_size = backbone.num_features
+        self.layout, self.prefix_tokens = pieces.layout, pieces.prefix_tokens
         # A network without classifiers still has its tasks: they decide how many decoders there are.
         self.class_counts = None if class_counts is None else [int(count) for count in class_counts]
         listed = sum(len(task) for task in task_classes) if task_classes else len(self.class_counts or (0, 1))
         self.partition = ClassPartition.resolve(num_classes or listed, task_classes, self.class_counts)
         if fusion == "pool" and self.partition.num_tasks > 2:
             raise ValueError(f"fusion 'pool' is defined for 2 tasks, not {self.partition.num_tasks}; use 'raw'.")
-        self.num_features = backbone.num_features * self.partition.num_tasks
-        self.feature_info = [self._all_maps(level) for level in backbone.feature_info()]
+        self.decoder_features = pieces.num_features
+        self.num_features = self.head_hidden_size = pieces.num_features * self.partition.num_tasks
+        self.feature_info = [self._all_maps(level) for level in pieces.levels]
 
-        place: dict[str, Any] = {"device": device, "dtype": dtype}
-        numbers = range(1, backbone.num_blocks + 1)
-        self.encoder = nn.Sequential(
-            OrderedDict((f"block{i}", backbone.block(i, in_chans, **place)) for i in numbers if i <= depth)
-        )
-        self.decoders = nn.ModuleList(
-            Decoder(
-                {f"block{i}": backbone.block(i, in_chans, **place) for i in numbers if i > depth},
-                nn.Linear(backbone.num_features, outputs, **place) if num_classes else nn.Identity(),
-            )
-            for outputs in self.partition.output_sizes
-        )
-        self.global_pool = _pool(global_pool, num_classes)
+        named = [(f"block{number}", block) for number, block in enumerate(pieces.blocks, 1)]
+        self.encoder = nn.Sequential(OrderedDict(named[:depth]))
+        own = (OrderedDict(named[depth:]), pieces.norm, pieces.neck)
+        self.decoders = nn.ModuleList()
+        for outputs in self.partition.output_sizes:
+            blocks, norm, neck = copy.deepcopy(own) if len(self.decoders) else own
+            classifier = nn.Linear(pieces.num_features, outputs, **place) if num_classes else nn.Identity()
+            self.decoders.append(Decoder(blocks, norm, neck, classifier))
+        self.global_pool = self._make_pool(pieces.pool if global_pool is None else global_pool, num_classes)
         self.register_buffer("class_position", self.partition.class_position.to(device))
         self._register_offsets(logit_offsets, device, dtype)
         self.register_load_state_dict_pre_hook(_refuse_other_tasks)  # type: ignore[no-untyped-call]
-        first = "encoder.block1.conv1" if depth else tuple(f"decoders.{k}.block1.conv1" for k in self.tasks)
-        self._traits = {"first_conv": first}
+        self._undecayed = pieces.undecayed
+        stem = ["encoder"] if depth else [f"decoders.{k}" for k in self.tasks]
+        first = [f"{part}.block1.{pieces.first_conv}" for part in stem]
+        self._traits = {"first_conv": first[0] if depth else tuple(first)}
         self._model_args = self.model_args()
+        self._initialised = pieces.initialised
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Kaiming-normal convolutions and classifiers, as in the protocol's ResNet-32."""
-        self.apply(_init)
+        """Kaiming-normal classifiers; in the CIFAR ResNets the same for every convolution, as in the protocol's."""
+        for part in self.get_classifier() if self._initialised else [self]:
+            part.apply(_init)
 
     @property
     def tasks(self) -> range:
@@ -139,7 +154,17 @@ class OsdtwNet(FeatureLevels):
         """The arguments that rebuild this network, JSON-ready; they travel in ``config.json``."""
         tasks, optional = self.partition.to_lists(), {"class_counts": self.class_counts, "logit_offsets": self._offsets}
         args = {"shared_depth": self.shared_depth, "task_classes": tasks, "fusion": self.fusion}
-        return {**args, **{name: value for name, value in optional.items() if value is not None}}
+        return {**self._backbone_args, **args, **{name: value for name, value in optional.items() if value is not None}}
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """Where timm keeps the arguments that it writes into ``config.json``."""
+        return self._told
+
+    @_model_args.setter
+    def _model_args(self, told: dict[str, Any]) -> None:
+        # A saved network has weights of its own: whoever loads it shall not fetch the backbone's again.
+        self._told = {name: value for name, value in told.items() if name != "backbone_pretrained"}
 
     # -- forward ---------------------------------------------------------------------------------------------
 
@@ -155,18 +180,21 @@ class OsdtwNet(FeatureLevels):
         return self.forward_head(self.forward_features(x))
 
     def forward_features(self, x: Tensor) -> Tensor:
-        """Last feature maps of all decoders, one after another: shape (B, num_features, H', W')."""
+        """Last feature maps of all decoders, their channels one after another: (B, num_features, H', W') or alike."""
         shared = self.forward_encoder(x)
         if not len(self.decoders):  # pruned down to the encoder
             return shared
-        return torch.cat([self._decode(decoder, shared) for decoder in self.branches], dim=1)
+        return torch.cat([self._decode(decoder, shared) for decoder in self.branches], dim=self.layout.channels)
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Pool, classify and fuse feature maps of `forward_features`; ``pre_logits`` stops after pooling."""
+        """Pool, classify and fuse feature maps of `forward_features`; ``pre_logits`` stops before the classifiers."""
         x = self.global_pool(x)
-        if pre_logits or not self.num_classes:
+        if not self.global_pool.pool_type or not len(self.decoders):
             return x
-        return self.fuse(self._classify(x))
+        necks = self._necks(x)
+        if pre_logits or not self.num_classes:
+            return torch.cat(necks, dim=1)
+        return self.fuse(self._classify(necks))
 
     def forward_tasks(self, x: Tensor) -> list[Tensor]:
         """Logits of every task.
@@ -177,7 +205,7 @@ class OsdtwNet(FeatureLevels):
         Returns:
             K tensors of shape (B, n_k + 1), "none" last; for one task a single tensor of shape (B, C).
         """
-        return self._classify(self.global_pool(self.forward_features(x)))
+        return self._classify(self._necks(self.global_pool(self.forward_features(x))))
 
     def forward_task(self, x: Tensor, task: int) -> Tensor:
         """Logits of one task, shape (B, n_k + 1), without running the other decoders."""
@@ -192,7 +220,7 @@ class OsdtwNet(FeatureLevels):
     def forward_decoder(self, shared: Tensor, task: int) -> Tensor:
         """Logits of one task from the shared feature maps, shape (B, n_k + 1)."""
         decoder = self.branches[task]
-        pooled = self.global_pool(self._decode(decoder, shared))
+        pooled = decoder.neck(self.global_pool(self._decode(decoder, shared)))
         return decoder.classifier(F.dropout(pooled, self.drop_rate, self.training))
 
     def fuse(self, task_logits: list[Tensor]) -> Tensor:
@@ -201,13 +229,16 @@ class OsdtwNet(FeatureLevels):
 
     def _decode(self, decoder: Decoder, shared: Tensor) -> Tensor:
         if self.grad_checkpointing:
-            return checkpoint_seq(decoder.block_list(), shared)
+            return decoder.norm(checkpoint_seq(decoder.block_list(), shared))
         return decoder.forward_features(shared)
 
-    def _classify(self, pooled: Tensor) -> list[Tensor]:
-        pooled = F.dropout(pooled, self.drop_rate, self.training)
+    def _necks(self, pooled: Tensor) -> list[Tensor]:
         parts = pooled.chunk(len(self.decoders), dim=1)
-        return [decoder.classifier(parts[k]) for k, decoder in enumerate(self.branches)]  # torch.fx cannot zip
+        return [decoder.neck(parts[k]) for k, decoder in enumerate(self.branches)]  # torch.fx cannot zip
+
+    def _classify(self, features: list[Tensor]) -> list[Tensor]:
+        kept = [F.dropout(each, self.drop_rate, self.training) for each in features]
+        return [decoder.classifier(kept[k]) for k, decoder in enumerate(self.branches)]
 
     # -- timm's protocol -------------------------------------------------------------------------------------
 
@@ -225,7 +256,7 @@ class OsdtwNet(FeatureLevels):
         Raises:
             ValueError: If there are fewer classes than decoders, or the pooling does not fit.
         """
-        pool = _pool(self.global_pool.pool_type if global_pool is None else global_pool, num_classes)
+        pool = self._make_pool(self.global_pool.pool_type if global_pool is None else global_pool, num_classes)
         weight = next(self.parameters())
         if num_classes:
             self.partition = ClassPartition.from_counts([1] * num_classes, num_tasks=len(self.decoders))
@@ -238,7 +269,7 @@ class OsdtwNet(FeatureLevels):
             decoder.classifier = nn.Identity()
             if num_classes:
                 place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
-                decoder.classifier = nn.Linear(self.backbone.num_features, outputs, **place).train(self.training)
+                decoder.classifier = nn.Linear(self.decoder_features, outputs, **place).train(self.training)
                 _init(decoder.classifier)
         self._model_args = self.model_args()
 
@@ -256,7 +287,7 @@ class OsdtwNet(FeatureLevels):
 
     def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
         """Layer of each parameter for layer decay: blocks of one depth share a layer in every decoder."""
-        last = self.backbone.num_blocks
+        last = self.num_blocks
 
         def layer(name: str) -> int:
             block = block_number(name)
@@ -266,10 +297,18 @@ class OsdtwNet(FeatureLevels):
 
         return layer
 
-    def _all_maps(self, level: dict[str, int | str]) -> dict[str, Any]:
-        """A level of the backbone as this network has it: above the cut with the channels of every decoder."""
-        copies = self.partition.num_tasks if block_number(f"{level['module']}.") > self.shared_depth else 1
-        return {**level, "num_chs": int(level["num_chs"]) * copies}
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that take no weight decay, position embeddings and the like."""
+        inside = {name: name[name.find("block") :] for name, _ in self.named_parameters()}
+        return {name for name, piece in inside.items() if piece in self._undecayed}
+
+    def _make_pool(self, pool_type: str, num_classes: int) -> SelectAdaptivePool2d | TokenPool:
+        return make_pool(pool_type, num_classes, self.layout, self.prefix_tokens)
+
+    def _all_maps(self, level: Level) -> dict[str, Any]:
+        """A level of the backbone as timm lists it: above the cut with the channels of every decoder."""
+        copies = self.partition.num_tasks if level.block > self.shared_depth else 1
+        return {"num_chs": level.channels * copies, "reduction": level.reduction, "module": f"block{level.block}"}
 
     def _register_offsets(
         self,
@@ -305,11 +344,3 @@ def _init(module: nn.Module) -> None:
         nn.init.kaiming_normal_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
-
-
-def _pool(global_pool: str, num_classes: int) -> SelectAdaptivePool2d:
-    if global_pool not in ("avg", "max", "") or (not global_pool and num_classes):
-        raise ValueError(
-            f"global_pool is {global_pool!r}; choose 'avg' or 'max' ('' only without classifiers, num_classes=0)."
-        )
-    return SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))

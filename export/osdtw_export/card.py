@@ -169,7 +169,7 @@ def _network(architecture: str) -> tuple[int, str]:
     network = create_model(architecture)
     assert isinstance(network, OsdtwNet)
     _, height, width = network.pretrained_cfg["input_size"]
-    return network.backbone.num_blocks, f"{height}x{width}"
+    return network.num_blocks, f"{height}x{width}"
 
 
 def _plan_source(source: str) -> str:

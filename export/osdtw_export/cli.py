@@ -175,7 +175,7 @@ def _export(options: argparse.Namespace) -> None:
     # A folder's path tells about the user's machine: only its name goes into the file.
     origin = source if _on_hub(source) else name
     print(f"Source   {source}")
-    _tell_network(describe(model, origin), model.backbone.num_blocks)
+    _tell_network(describe(model, origin), model.num_blocks)
     _tell_file(export_onnx(model, output, source=origin, debug=options.debug))
 
 

@@ -30,8 +30,8 @@ from osdtw_export.metadata import Metadata
 from osdtw_export.parity import ParityReport, check_parity
 from osdtw_export.runtime import INPUT
 from osdtw_models import OsdtwNet
+from osdtw_models.doors import first_line
 from osdtw_models.files import write_whole
-from osdtw_models.load import first_line
 
 OPSET = 20
 OPSETS = range(18, 24)  # what torch's exporter writes

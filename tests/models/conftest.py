@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from osdtw_models.backbone import CifarResNet
+from osdtw_models.cifar import CifarResNet
 from osdtw_models.network import OsdtwNet
 
 

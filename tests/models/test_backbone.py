@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from osdtw_models.backbone import CifarResNet
+from osdtw_models.cifar import CifarResNet
 from osdtw_models.network import OsdtwNet
 
 
@@ -99,13 +99,13 @@ def test_plain_networks_have_the_known_numbers_of_parameters(depth, width, num_c
 def test_blocks_run_in_order_and_announce_their_shapes(depth, num_blocks):
     backbone = CifarResNet(depth)
     assert backbone.num_blocks == num_blocks
+    pieces = backbone.pieces(in_chans=5)
     maps, x = {}, torch.randn(2, 5, 32, 32)
-    for number in range(1, num_blocks + 1):
-        x = maps[f"block{number}"] = backbone.block(number, in_chans=5)(x)
-    assert x.shape[1] == backbone.num_features
-    announced = [(info["module"], info["num_chs"], 32 // info["reduction"]) for info in backbone.feature_info()]
+    for number, block in enumerate(pieces.blocks, 1):
+        x = maps[number] = block(x)
+    assert len(maps) == num_blocks
+    assert x.shape[1] == backbone.num_features == pieces.num_features
+    announced = [(level.block, level.channels, 32 // level.reduction) for level in pieces.levels]
     last_of_stage = [1 + (stage + 1) * (num_blocks - 1) // 3 for stage in range(3)]
-    assert announced == [
-        (f"block{number}", maps[f"block{number}"].shape[1], maps[f"block{number}"].shape[2]) for number in last_of_stage
-    ]
+    assert announced == [(number, maps[number].shape[1], maps[number].shape[2]) for number in last_of_stage]
     assert [(width, size) for _, width, size in announced] == [(16, 32), (32, 16), (64, 8)]

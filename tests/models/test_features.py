@@ -85,5 +85,5 @@ def test_features_only_is_timms(arguments, network, images):
 
 
 def test_other_formats_are_refused(network, images):
-    with pytest.raises(ValueError, match="'NCHW' only"):
-        network.forward_intermediates(images, output_fmt="NLC")
+    with pytest.raises(ValueError, match="choose 'NCHW' or 'NLC'"):
+        network.forward_intermediates(images, output_fmt="NHWC")

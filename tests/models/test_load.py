@@ -185,7 +185,7 @@ def test_a_config_that_is_none_is_refused(run, content):
 @pytest.mark.parametrize("name", ["resnet18", "osdtw_resnet999", "osdtw", None])
 def test_a_config_of_another_family_is_refused(run, name):
     edit_config(run, architecture=name)
-    assert "is not an OSDTW network: osdtw_resnet14" in refusal(run)
+    assert "is not an OSDTW network: osdtw_" in refusal(run)
 
 
 @pytest.mark.parametrize(

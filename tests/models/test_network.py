@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from osdtw_models.backbone import CifarResNet
+from osdtw_models.cifar import CifarResNet
 from osdtw_models.network import OsdtwNet
 
 HALVES = [[0, 1, 2], [3, 4, 5]]

@@ -13,7 +13,7 @@ TASKS = [[4, 1], [5, 0, 3, 2]]
 def test_without_classes_the_pooled_features_come_out(build, images):
     net = build(num_classes=0, task_classes=TASKS)
     features = net(images)
-    assert features.shape == (3, net.num_features) == (3, 2 * net.head_hidden_size)
+    assert features.shape == (3, net.num_features) == (3, net.head_hidden_size)
     torch.testing.assert_close(features, net.forward_features(images).mean((2, 3)))
 
 

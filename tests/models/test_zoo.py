@@ -14,14 +14,17 @@ from torchvision.transforms.functional import to_pil_image
 
 import osdtw_models
 from osdtw_models import OsdtwNet, create_model
-from osdtw_models.zoo import WEIGHTS
+from osdtw_models.building import WEIGHTS
 
 RELEASE = "osdtw_resnet32.cifar100_lt_if100"
 
 
 def test_timm_lists_the_zoo():
-    depths = ["14", "20", "32", "32_w64", "44", "56", "110"]
-    assert timm.list_models("osdtw_*") == [f"osdtw_resnet{depth}" for depth in depths]
+    cifar = ["resnet14", "resnet20", "resnet32", "resnet32_w64", "resnet44", "resnet56", "resnet110"]
+    photos = ["resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "resnext50_32x4d"]
+    photos += ["convnext_tiny", "convnext_small", "convnext_base", "timm"]
+    photos += ["vit_small_patch16_224", "vit_base_patch16_224", "vit_base_patch16_clip_224"]
+    assert set(timm.list_models("osdtw_*")) == {f"osdtw_{name}" for name in cifar + photos}
     assert timm.list_models("osdtw_*", pretrained=True) == [RELEASE]
     assert timm.list_models(module="zoo") == timm.list_models("osdtw_*")
 
@@ -39,7 +42,7 @@ def test_timm_knows_nothing_before_the_import():
 def test_names_stand_for_their_networks(name, num_blocks, shared_depth):
     net = create_model(f"osdtw_resnet{name}", num_classes=10)
     assert isinstance(net, OsdtwNet)
-    assert (net.backbone.num_blocks, net.shared_depth) == (num_blocks, shared_depth)
+    assert (net.num_blocks, net.shared_depth) == (num_blocks, shared_depth)
     assert net.partition.tasks == ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9))
     assert net(torch.zeros(2, 3, 32, 32)).shape == (2, 10)
 

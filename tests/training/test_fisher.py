@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from osdtw_models.backbone import CifarResNet
+from osdtw_models.cifar import CifarResNet
 from osdtw_models.fusion import fuse_raw
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
@@ -178,7 +178,7 @@ def test_statistics_are_those_of_one_image_at_a_time(problem, drawn, partition, 
     parameters = torch.stack([in_rows(same, k, block_parameters(same, k)) for k in tasks])
     torch.testing.assert_close(everything(statistics, "optimum"), parameters)
     assert (statistics.num_images, statistics.samples) == (sum(COUNTS), 7)
-    assert len(statistics.blocks) == network.backbone.num_blocks
+    assert len(statistics.blocks) == network.num_blocks
 
 
 def test_the_length_of_filters_before_batch_norm_does_not_matter(problem):

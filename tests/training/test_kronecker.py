@@ -5,7 +5,7 @@ import torch
 from curvlinops import EKFACLinearOperator, KFACLinearOperator
 from torch import nn
 
-from osdtw_models.backbone import CifarResNet
+from osdtw_models.cifar import CifarResNet
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import kronecker, sampling

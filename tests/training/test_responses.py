@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from osdtw_models.backbone import CifarResNet
+from osdtw_models.cifar import CifarResNet
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import fisher, responses, sampling, secants
@@ -64,7 +64,7 @@ def test_logits_change_as_those_of_the_moved_and_recalibrated_network(problem):
     directions = [0.05 * torch.randn(2, *layer.own(0).shape) for layer in layers]
     found = secants.logit_changes(network, 1, layers, directions, images, weights)
     base = recalibrated_logits(network, 1, images, weights)
-    for number in range(network.backbone.num_blocks):
+    for number in range(network.num_blocks):
         for d in range(2):
             moved = copy.deepcopy(network)
             for layer, direction in zip(layers, directions, strict=True):

@@ -119,7 +119,7 @@ def measure(
         norms.append(torch.stack(shown).sum(0).cpu())
     blocks = [
         _gather(number, layers, moments, [same_layers(layers, each) for each in replicates])
-        for number in range(1, network.backbone.num_blocks + 1)
+        for number in range(1, network.num_blocks + 1)
     ]
     error = bootstrap_error(torch.cat(norms, 1), seed)
     return Statistics(tuple(blocks), len(batches.images), damping, len(picked), error)

@@ -121,6 +121,7 @@ def recalibrate_batch_norm(network: OsdtwNet, batches: Batches, epoch: int) -> N
         epoch: Number of the epoch whose batches to use.
     """
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average
@@ -128,6 +129,6 @@ def recalibrate_batch_norm(network: OsdtwNet, batches: Batches, epoch: int) -> N
     with torch.no_grad():
         for images, _ in batches.epoch(epoch):
             network.forward_features(images)
-    for norm in norms:
-        norm.momentum = 0.1
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
     network.eval()

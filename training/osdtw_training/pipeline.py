@@ -92,7 +92,7 @@ def check(recipe: Recipe, data: LongTailedData) -> ClassPartition:
         raise ValueError(f"The recipe trains for 0 epochs; set epochs in {table}.")
     partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
     network = new_network(recipe, partition)
-    planning.check_fixed(recipe, network.backbone.num_blocks, partition.num_tasks)
+    planning.check_fixed(recipe, network.num_blocks, partition.num_tasks)
     return partition
 
 

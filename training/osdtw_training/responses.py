@@ -104,8 +104,8 @@ def measure(
         residuals.append([look.labels[METRIC].residuals(look.logits)[0] for look in looks])
         shown.append((batch[0], batch[2]))
     images, weights = torch.cat([each for each, _ in shown]), torch.cat([each for _, each in shown])
-    slopes = torch.zeros(len(objectives), network.backbone.num_blocks, len(directions[0]), len(picked))
-    gram = torch.zeros(len(objectives), network.backbone.num_blocks + 1, len(picked), len(picked))
+    slopes = torch.zeros(len(objectives), network.num_blocks, len(directions[0]), len(picked))
+    gram = torch.zeros(len(objectives), network.num_blocks + 1, len(picked), len(picked))
     for k in network.tasks:
         changes = logit_changes(network, k, layers, directions, images, weights / weights.sum())
         pulled = torch.cat([each[k] for each in residuals]).cpu()  # (n, n_k + 1)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from osdtw_models.network import OsdtwNet
@@ -40,7 +41,8 @@ class AdaptedNorm(nn.Module):
         # The norm reads x once; a square of all of x would be written out first, at twice the time.
         square = torch.linalg.vector_norm(x, dim=(2, 3)).square() / (x.shape[2] * x.shape[3])
         variance = self.weights @ square - mean.square()
-        return F.batch_norm(x, mean, variance, self.norm.weight, self.norm.bias, False, 0.0, self.norm.eps)
+        x = F.batch_norm(x, mean, variance, self.norm.weight, self.norm.bias, False, 0.0, self.norm.eps)
+        return self.norm.act(x) if isinstance(self.norm, BatchNormAct2d) else x
 
 
 @torch.no_grad()
@@ -80,7 +82,7 @@ def logit_changes(
     def logits(x: Tensor, first: int) -> Tensor:
         for block in blocks[first:]:
             x = block(x)
-        found: Tensor = decoder.classifier(network.global_pool(x))
+        found: Tensor = decoder.classifier(decoder.neck(network.global_pool(decoder.norm(x))))
         return found
 
     reached = [images]

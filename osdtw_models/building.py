@@ -1,0 +1,158 @@
+"""A registered name and the user's arguments -> a network, through timm's builder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from timm.models import build_model_with_cfg, get_pretrained_cfg, is_model
+
+from osdtw_models.backbone import Backbone
+from osdtw_models.checkpoint import convert_checkpoint
+from osdtw_models.network import OsdtwNet
+from osdtw_models.partition import ClassPartition
+from osdtw_models.timm_backbone import TimmBackbone
+
+WEIGHTS = Path(__file__).parent / "weights"
+# What says in timm's pretrained config where weights come from, and what the images must be like for them.
+SOURCES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source")
+PREPARATION = ("input_size", "fixed_input_size", "pool_size", "interpolation", "crop_pct", "mean", "std")
+
+
+def build(name: str, backbone: Backbone, pretrained: bool, levels: int, **kwargs: Any) -> OsdtwNet:
+    """Build a registered network.
+
+    Args:
+        name: Registered name.
+        backbone: What to cut.
+        pretrained: Whether to load the released weights of the name, or those that timm found for it.
+        levels: Feature levels that ``features_only`` gives if nobody says which: the last ones.
+        **kwargs: Arguments of timm's builder and of `OsdtwNet`.
+
+    Returns:
+        The network.
+    """
+    if kwargs.get("class_counts") is not None:
+        kwargs["class_counts"] = [int(count) for count in kwargs["class_counts"]]  # an array compares element-wise
+    cfg = kwargs.get("pretrained_cfg")
+    saved = kwargs.get("pretrained_model_args")
+    if pretrained and saved is None and not isinstance(cfg, dict):
+        saved = released_args(name, str(cfg) if cfg else None)
+    if saved:
+        kwargs = _under_users_arguments(saved, kwargs)
+    kwargs.setdefault("shared_depth", None)
+    model: OsdtwNet = build_model_with_cfg(
+        OsdtwNet,
+        name,
+        pretrained,
+        backbone=backbone,
+        feature_cfg={"out_indices": levels, "feature_cls": "getter"},
+        pretrained_filter_fn=convert_checkpoint,
+        **kwargs,
+    )
+    return model
+
+
+def build_from_timm(
+    name: str,
+    timm_name: str,
+    pretrained: bool,
+    levels: int = 4,
+    fixed: dict[str, Any] | None = None,
+    named: bool = False,
+    backbone_pretrained: bool | str = False,
+    backbone_args: dict[str, Any] | None = None,
+    **kwargs: Any,
+) -> OsdtwNet:
+    """Build a registered network over one of timm's models.
+
+    Args:
+        name: Registered name.
+        timm_name: timm's name of the backbone.
+        pretrained: See `build`.
+        levels: See `build`.
+        fixed: Arguments of timm's model that belong to the name.
+        named: Whether ``timm_name`` is an argument of the user.
+        backbone_pretrained: Start from timm's weights of the backbone, or of one of its tags; where they come from,
+            ``pretrained_cfg_overlay`` may say. Never saved: a saved network has its own weights.
+        backbone_args: More arguments of timm's model.
+        **kwargs: See `build`.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: If two kinds of weights are asked for at once, or timm has none of this backbone.
+    """
+    overlay = dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
+    weights = {}
+    if backbone_pretrained:
+        if pretrained:
+            raise ValueError("pretrained and backbone_pretrained are two kinds of weights; choose one of them.")
+        weights = {key: overlay.pop(key) for key in SOURCES if key in overlay}
+        if fixed and not weights:
+            raise ValueError(f"timm has no weights of the backbone of {name}; start from scratch.")
+    if isinstance(backbone_pretrained, str):
+        timm_name = f"{timm_name}.{backbone_pretrained}"
+    if timm_name != name.removeprefix("osdtw_") and not fixed and not isinstance(kwargs.get("pretrained_cfg"), dict):
+        overlay = {**photo_cfg(timm_name), **overlay}
+    if kwargs.get("pretrained_model_args"):  # the backbone's are in ours already
+        told = kwargs["pretrained_model_args"].items()
+        kwargs["pretrained_model_args"] = {k: v for k, v in told if k not in ("backbone", "backbone_args")}
+    backbone = TimmBackbone(timm_name, fixed or {}, backbone_args or {}, named, bool(backbone_pretrained), weights)
+    return build(name, backbone, pretrained, levels, pretrained_cfg_overlay=overlay or None, **kwargs)
+
+
+def photo_cfg(timm_name: str) -> dict[str, Any]:
+    """Pretrained config of a network over a backbone of timm's: images as that backbone's own weights want them.
+
+    Args:
+        timm_name: timm's name, with or without tag.
+
+    Returns:
+        Entries of timm's pretrained config.
+
+    Raises:
+        ValueError: If timm has no such model.
+    """
+    if not is_model(timm_name):
+        raise ValueError(f"timm has no model {timm_name!r}; timm.list_models() lists all.")
+    cfg = get_pretrained_cfg(timm_name).to_dict()  # type: ignore[union-attr]
+    known = {key: cfg[key] for key in PREPARATION if cfg.get(key) is not None}
+    return {**known, "first_conv": f"encoder.block1.{cfg['first_conv']}"}
+
+
+def _under_users_arguments(saved: dict[str, Any], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Put a checkpoint's plan under the arguments of the user.
+
+    timm has copied the plan of a ``config.json`` into ``kwargs`` already, so an argument that equals the saved one
+    counts as not given. New classes or counts are split into the checkpoint's number of tasks, for its decoders are
+    as many; whether the tasks agree with the checkpoint is checked at loading.
+
+    Returns:
+        The arguments to build the network with.
+    """
+    given = {key: value for key, value in kwargs.items() if key not in saved or value != saved[key]}
+    plan = dict(saved)
+    old_classes = sum(len(task) for task in saved["task_classes"])
+    num_classes = given.get("num_classes") or old_classes
+    if num_classes != old_classes:
+        plan.pop("class_counts", None)
+        plan.pop("logit_offsets", None)
+    if "task_classes" not in given and (num_classes != old_classes or "class_counts" in given):
+        counts = given.get("class_counts")
+        partition = ClassPartition.resolve(num_classes, class_counts=counts, num_tasks=len(saved["task_classes"]))
+        plan["task_classes"] = partition.to_lists()
+    return {**plan, **given}
+
+
+def released_args(name: str, tag: str | None = None) -> dict[str, Any] | None:
+    """Model arguments of a released checkpoint (its plan), or None if there is none under that name."""
+    if tag is None:
+        tag = getattr(get_pretrained_cfg(name), "tag", None) or ""
+    config = WEIGHTS / f"{name}.{tag}" / "config.json"
+    if not config.is_file():
+        return None
+    args: dict[str, Any] = json.loads(config.read_text())["model_args"]
+    return args
