@@ -33,6 +33,7 @@ from osdtw_training.fisher import Statistics
 from osdtw_training.networks import recalibrate_batch_norm
 from osdtw_training.pipeline import processor
 from osdtw_training.planning import Choice
+from osdtw_training.preparation import preparation
 from osdtw_training.recipe import Recipe, read_recipe
 from osdtw_training.responses import Responses
 from osdtw_training.runs import Run
@@ -90,9 +91,9 @@ def train_cell(
 def figures(stage: stages.Context, network: OsdtwNet, test: ImageSet) -> dict[str, object]:
     """Task losses (nats, balanced target) and accuracies (%) on the whole test set."""
     logits: list[list[Tensor]] = []
-    fused = []
+    fused, known = [], preparation(stage.recipe)
     for images in test.images.split(500):
-        pixels = normalise(images, stage.recipe.mean, stage.recipe.std)
+        pixels = normalise(images, known.mean, known.std)
         logits.append(network.forward_tasks(pixels))
         fused.append(network(pixels))
     losses, calibrated = [], []
@@ -162,7 +163,8 @@ def noise_cost(
 ) -> dict[str, list[float]]:
     """KL divergence (nats) of each task when its network moves by its noise, batch norm held fixed or recalibrated."""
     shown = test.subset(list(range(0, len(test), 10)))
-    pixels = normalise(shown.images, stage.recipe.mean, stage.recipe.std)
+    known = preparation(stage.recipe)
+    pixels = normalise(shown.images, known.mean, known.std)
     first, second = (replicate.state_dict() for replicate in replicates)
     state = {
         key: value + (first[key] - second[key]) / 2 if moves(key) else value

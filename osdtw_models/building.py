@@ -32,7 +32,12 @@ def build(name: str, backbone: Backbone, pretrained: bool, levels: int, **kwargs
 
     Returns:
         The network.
+
+    Raises:
+        ValueError: If weights are wanted that do not exist.
     """
+    if kwargs.pop("backbone_pretrained", False):
+        raise ValueError(f"timm has no weights of the backbone of {name}; start from scratch.")
     if kwargs.get("class_counts") is not None:
         kwargs["class_counts"] = [int(count) for count in kwargs["class_counts"]]  # an array compares element-wise
     cfg = kwargs.get("pretrained_cfg")

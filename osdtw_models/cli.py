@@ -39,18 +39,22 @@ def _evaluate(argv: list[str]) -> None:
     parser.add_argument("--data", required=True, help="digits, cifar100, or a folder with test/ (or val/) in it")
     parser.add_argument("--data-dir", metavar="DIR", help="for cifar100: parquet folder or torchvision's folder")
     parser.add_argument("--split", default="test", choices=("test", "train"), help="which images (default: test)")
-    parser.add_argument("--batch-size", type=int, default=500, metavar="N", help="images per pass (default: 500)")
+    parser.add_argument("--batch-size", type=int, default=100, metavar="N", help="images per pass (default: 100)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(argv)
     if options.batch_size < 1:
         raise ValueError(f"--batch-size is {options.batch_size}; it must be at least 1.")
+
+    from timm.data import resolve_model_data_config
 
     from osdtw_models.datasets import read_images
     from osdtw_models.evaluation import evaluate_logits, predict_images
     from osdtw_models.load import load_model
 
     model = load_model(options.source)
-    images = read_images(options.data, options.split, model.pretrained_cfg["input_size"][-1], options.data_dir)
+    cfg = resolve_model_data_config(model)
+    fitting = (cfg["input_size"][-1], options.data_dir, cfg["crop_pct"], cfg["interpolation"])
+    images = read_images(options.data, options.split, *fitting, lazy=True)
     if len(images.class_names) != model.num_classes:
         raise ValueError(
             f"{options.data} has {len(images.class_names)} classes but {options.source} knows {model.num_classes}; "

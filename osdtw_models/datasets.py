@@ -1,7 +1,7 @@
 """Readers of labelled images: digits, CIFAR-100 from three sources, any folder of class folders.
 
-Every reader returns an `ImageSet`: all images decoded once, as one tensor. An image that cannot be read is an
-error that names it; nothing is ever put in its place.
+Every reader returns an `ImageSet`: all images decoded once, as one tensor, or photographs that stay in their files. An
+image that cannot be read is an error that names it; nothing is ever put in its place.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from osdtw_models.doors import need
-from osdtw_models.pixels import IMAGE_SUFFIXES, read_pixels
+from osdtw_models.photographs import Photographs
+from osdtw_models.pixels import IMAGE_SUFFIXES
 
 SPLITS = ("train", "test")
 DIGITS_TEST_PER_CLASS = 60
@@ -33,16 +34,16 @@ CIFAR100_SHA256 = {
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images in memory.
+    """Labelled images.
 
     Args:
-        images: Pixels, shape (N, channels, H, W), uint8.
+        images: Pixels, shape (N, channels, H, W), uint8; or files that give such pixels when they are indexed.
         labels: Class of each image, shape (N,), int64.
         class_names: Names of the C classes.
         names: Where each image comes from: a path inside the folder, or the index in its source.
     """
 
-    images: Tensor
+    images: Tensor | Photographs
     labels: Tensor
     class_names: tuple[str, ...]
     names: tuple[str, ...]
@@ -54,19 +55,30 @@ class ImageSet:
         """The images at the given indices, in that order."""
         picked = torch.as_tensor(indices, dtype=torch.int64)
         names = tuple(self.names[i] for i in indices)
-        return ImageSet(self.images[picked], self.labels[picked], self.class_names, names)
+        images = self.images.select(indices) if isinstance(self.images, Photographs) else self.images[picked]
+        return ImageSet(images, self.labels[picked], self.class_names, names)
 
     def counts(self) -> list[int]:
         """Images per class, length C."""
         return torch.bincount(self.labels, minlength=len(self.class_names)).tolist()
 
     def digests(self) -> list[str]:
-        """SHA-256 of each image's pixels (channels last), as hex."""
+        """SHA-256 of each image's pixels (channels last), or of its file, as hex."""
+        if isinstance(self.images, Photographs):
+            return self.images.digests()
         pixels = self.images.permute(0, 2, 3, 1).contiguous().numpy()
         return [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
 
 
-def read_images(data: str, split: str, img_size: int = 32, data_dir: str | None = None) -> ImageSet:
+def read_images(
+    data: str,
+    split: str,
+    img_size: int = 32,
+    data_dir: str | None = None,
+    crop_pct: float = 1.0,
+    interpolation: str = "bilinear",
+    lazy: bool = False,
+) -> ImageSet:
     """Read one split of a data set.
 
     Args:
@@ -76,6 +88,9 @@ def read_images(data: str, split: str, img_size: int = 32, data_dir: str | None 
         img_size: Side of the square images, in pixels.
         data_dir: For "cifar100": a folder of parquet files in the Hub's layout, or the folder where torchvision
             keeps (or puts) its download; None fetches the Hub's copy.
+        crop_pct: For folders: see `osdtw_models.pixels.fit_image`.
+        interpolation: Likewise.
+        lazy: For folders: leave the images in their files until they are used.
 
     Returns:
         The images of the split.
@@ -90,7 +105,7 @@ def read_images(data: str, split: str, img_size: int = 32, data_dir: str | None 
         return resize(digits(split), img_size)
     if data == "cifar100":
         return resize(cifar100(split, data_dir), img_size)
-    return image_folder(split_folder(Path(data), split), img_size)
+    return image_folder(split_folder(Path(data), split), img_size, crop_pct, interpolation, lazy)
 
 
 def has_test_split(data: str) -> bool:
@@ -166,12 +181,17 @@ def canonical_order(images: ImageSet) -> tuple[ImageSet, list[str]]:
     return images.subset(order), [digests[i] for i in order]
 
 
-def image_folder(root: Path, img_size: int) -> ImageSet:
+def image_folder(
+    root: Path, img_size: int, crop_pct: float = 1.0, interpolation: str = "bilinear", lazy: bool = False
+) -> ImageSet:
     """Read every image of a folder of class folders.
 
     Args:
         root: Folder with one sub-folder per class; its name is the class name.
-        img_size: Images are scaled to this short side and cut to its square, in pixels.
+        img_size: Side of the square that images are scaled and cut to, in pixels.
+        crop_pct: See `osdtw_models.pixels.fit_image`.
+        interpolation: Likewise.
+        lazy: Leave the images in their files until they are used; their heads are looked at.
 
     Returns:
         The images, classes and files in alphabetical order.
@@ -185,16 +205,19 @@ def image_folder(root: Path, img_size: int) -> ImageSet:
     class_names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not class_names:
         raise ValueError(f"{root} holds no class folders; put the images of each class into a folder of its own.")
-    images, labels, names = [], [], []
+    found: list[Path] = []
+    labels = []
     for label, name in enumerate(class_names):
         files = sorted(f for f in (root / name).iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
         if not files:
             raise ValueError(f"Class folder {root / name} holds no image; add images to it or remove the folder.")
-        for file in files:
-            images.append(torch.from_numpy(read_pixels(file, img_size)).permute(2, 0, 1))
-            labels.append(label)
-            names.append(str(file.relative_to(root)))
-    return ImageSet(torch.stack(images), torch.tensor(labels), tuple(class_names), tuple(names))
+        found.extend(files)
+        labels.extend([label] * len(files))
+    photographs = Photographs(tuple(found), img_size, crop_pct, interpolation)
+    if lazy:
+        photographs.check()
+    names = tuple(str(file.relative_to(root)) for file in found)
+    return ImageSet(photographs if lazy else photographs[:], torch.tensor(labels), tuple(class_names), names)
 
 
 def split_folder(root: Path, split: str) -> Path:
@@ -233,6 +256,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 def resize(images: ImageSet, img_size: int) -> ImageSet:
     """Scale square images to another side (bilinear, antialiased)."""
+    assert isinstance(images.images, Tensor)
     if images.images.shape[-1] == img_size:
         return images
     scaled = torch.nn.functional.interpolate(

@@ -14,6 +14,7 @@ from torch import Tensor
 from osdtw_models.datasets import normalise
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
+from osdtw_models.photographs import Photographs
 
 MANY_ABOVE = 100
 FEW_BELOW = 20
@@ -57,12 +58,12 @@ def evaluate_logits(
 
 
 @torch.no_grad()
-def predict_images(model: OsdtwNet, images: Tensor, batch_size: int = 500) -> Tensor:
+def predict_images(model: OsdtwNet, images: Tensor | Photographs, batch_size: int = 100) -> Tensor:
     """Fused logits of raw images, normalised as the model's config says.
 
     Args:
         model: The network, in evaluation mode.
-        images: Pixels, shape (N, channels, H, W), uint8.
+        images: Pixels, shape (N, channels, H, W), uint8, or files that give such pixels.
         batch_size: Images per pass.
 
     Returns:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -9,38 +12,87 @@ from PIL import Image, UnidentifiedImageError
 
 IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
+INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAX_PIXELS = 80_000_000  # below Pillow's own warning
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
-def read_pixels(file: Path, img_size: int) -> Pixels:
-    """Decode one image: short side scaled to ``img_size`` (bilinear), centre square, RGB.
+def open_image(file: Path) -> Image.Image:
+    """Decode one image.
 
     Args:
         file: The image file.
-        img_size: Side of the result in pixels.
 
     Returns:
-        Shape (img_size, img_size, 3), uint8.
+        The image, RGB.
 
     Raises:
         ValueError: If the file is not a readable image of an allowed format and size.
     """
+    with _opened(file) as image:
+        return image.convert("RGB")
+
+
+def check_image(file: Path) -> None:
+    """Look at the head of an image file, which says format and size; its pixels are not decoded.
+
+    Args:
+        file: The image file.
+
+    Raises:
+        ValueError: If the file is not an image of an allowed format and size.
+    """
+    with _opened(file):
+        pass
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    """An image file of an allowed format and size; whatever goes wrong inside is one sentence."""
     try:
         with Image.open(file, formats=IMAGE_FORMATS) as opened:
             if opened.width * opened.height > MAX_PIXELS:
                 raise ValueError(f"{opened.width} x {opened.height} pixels are too many")
             if opened.mode.startswith(("I", "F")):
                 raise ValueError("more than 8 bits a channel, which would be cut off; convert it to 8 bits")
-            image = opened.convert("RGB")
+            yield opened
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"Cannot read the image {file} ({_reason(file, error)}); mend it or remove it.") from error
-    scale = img_size / min(image.size)
-    size = [max(img_size, round(side * scale)) for side in image.size]
-    image = image.resize((size[0], size[1]), Image.Resampling.BILINEAR)
-    left, top = (size[0] - img_size) // 2, (size[1] - img_size) // 2
+
+
+def fit_image(image: Image.Image, img_size: int, crop_pct: float = 1.0, interpolation: str = "bilinear") -> Pixels:
+    """Scale an image and take its centre square, to the pixel what timm's evaluation transform does.
+
+    Args:
+        image: The image, RGB.
+        img_size: Side of the result in pixels.
+        crop_pct: The short side is scaled to ``img_size / crop_pct``.
+        interpolation: "bilinear" or "bicubic".
+
+    Returns:
+        Shape (img_size, img_size, 3), uint8.
+
+    Raises:
+        ValueError: If the interpolation is another one.
+    """
+    if interpolation not in INTERPOLATIONS:
+        raise ValueError(f"interpolation is {interpolation!r}; choose one of {', '.join(INTERPOLATIONS)}.")
+    short = math.floor(img_size / crop_pct)
+    least = min(image.size)
+    width, height = (short if side == least else int(short * side / least) for side in image.size)
+    image = image.resize((width, height), INTERPOLATIONS[interpolation])
+    left, top = round((width - img_size) / 2), round((height - img_size) / 2)
     return np.array(image.crop((left, top, left + img_size, top + img_size)))
+
+
+def read_pixels(file: Path, img_size: int, crop_pct: float = 1.0, interpolation: str = "bilinear") -> Pixels:
+    """Decode one image and fit it, see `open_image` and `fit_image`.
+
+    Returns:
+        Shape (img_size, img_size, 3), uint8.
+    """
+    return fit_image(open_image(file), img_size, crop_pct, interpolation)
 
 
 def _reason(file: Path, error: Exception) -> str:

@@ -28,7 +28,9 @@ TRAINING_COLUMNS = [
     {"layers"},
     {"gradients", "structures"},
     {"data", "runs"},
-    {"objectives", "recipe"},
+    {"photo_batches", "objectives"},
+    {"preparation"},
+    {"recipe"},
 ]
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from osdtw_training.data import Batches, augment
+from osdtw_training.preparation import preparation
 
 ALL = {"crop_pad": 2, "flip": True, "cutout": 4}
 
@@ -56,7 +57,8 @@ def test_plain_batches_are_all_images_in_order_normalised(noise, tiny):
     pixels, labels = zip(*Batches(images, list(range(40)), recipe).plain(batch_size=15), strict=True)
     assert torch.equal(torch.cat(labels), torch.arange(40))
     for channel in range(3):
-        expected = (images.images[:, channel].double() / 255 - recipe.mean[channel]) / recipe.std[channel]
+        wanted = preparation(recipe)
+        expected = (images.images[:, channel].double() / 255 - wanted.mean[channel]) / wanted.std[channel]
         torch.testing.assert_close(torch.cat(pixels)[:, channel].double(), expected, rtol=0, atol=1e-6)
 
 
@@ -74,7 +76,7 @@ def naive(image, row, recipe):
     for y in range(centre_y - recipe.cutout // 2, centre_y - recipe.cutout // 2 + recipe.cutout):
         for x in range(centre_x - recipe.cutout // 2, centre_x - recipe.cutout // 2 + recipe.cutout):
             if 0 <= y < side and 0 <= x < side:
-                out[:, y, x] = torch.tensor([round(255 * m) for m in recipe.mean], dtype=torch.uint8)
+                out[:, y, x] = torch.tensor([round(255 * m) for m in preparation(recipe).mean], dtype=torch.uint8)
     return out
 
 

@@ -7,6 +7,7 @@ import torch
 from timm import create_model
 
 from osdtw_models.load import load_model
+from osdtw_models.zoo import CIFAR_MEAN, CIFAR_STD
 from osdtw_training import data, responses
 from osdtw_training.data import load_data
 from osdtw_training.networks import new_network
@@ -69,7 +70,7 @@ def test_the_results_have_every_number_and_what_it_depends_on(finished, tiny):
 
 
 def predict(result, images):
-    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (Recipe.mean, Recipe.std))
+    mean, std = (torch.tensor(value).view(1, 3, 1, 1) for value in (CIFAR_MEAN, CIFAR_STD))
     with torch.no_grad():
         return result.network((images.images.float() / 255 - mean) / std).argmax(1)
 

@@ -69,7 +69,7 @@ def test_fields_and_tables_are_read(read):
         ("batch_size = 0", "batch_size is 0"),
         ("img_size = 0", "img_size is 0"),
         ("num_tasks = 0", "num_tasks is 0"),
-        ("threads = 0", "threads is 0"),
+        ("threads = -1", "threads is -1"),
         ("[refit]\ndistill = 1.5", "refit.distill is 1.5"),
         ("[joint]\nepochs = -1", "joint has epochs -1"),
         ("[refit]\nlr = -0.1", "refit has epochs 0 and lr -0.1"),

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from osdtw_models.datasets import ImageSet, has_test_split, normalise, read_images
+from osdtw_training.photo_batches import augmented_batches
+from osdtw_training.preparation import preparation
 from osdtw_training.recipe import Recipe
 
 
@@ -61,7 +63,9 @@ def load_data(recipe: Recipe) -> LongTailedData:
     Raises:
         ValueError: If a class has no image or the data cannot be read.
     """
-    source = read_images(recipe.data, "train", recipe.img_size, recipe.data_dir)
+    wanted = preparation(recipe)
+    fitting = (wanted.img_size, recipe.data_dir, wanted.crop_pct, wanted.interpolation, recipe.crop == "resized")
+    source = read_images(recipe.data, "train", *fitting)
     labels = source.labels.numpy()
     chosen = list(range(len(source)))
     if recipe.imbalance_factor is not None:
@@ -70,7 +74,7 @@ def load_data(recipe: Recipe) -> LongTailedData:
     train, holdout = hold_out(labels, chosen, recipe.holdout, recipe.seed)
     test = None
     if has_test_split(recipe.data):
-        test = read_images(recipe.data, "test", recipe.img_size, recipe.data_dir)
+        test = read_images(recipe.data, "test", *fitting)
         if test.class_names != source.class_names:
             odd = sorted(set(test.class_names) ^ set(source.class_names))
             raise ValueError(f"Class {odd[0]!r} is in only one of the training and the test folder; add or remove it.")
@@ -182,15 +186,22 @@ class Batches:
             the others is left out, unless it is the only one.
         """
         order = np.random.default_rng([self.recipe.seed, epoch, 0]).permutation(len(self.images))
+        batches = [order[i : i + self.batch_size] for i in range(0, self.steps * self.batch_size, self.batch_size)]
+        if self.recipe.crop == "resized":
+            for images, labels in augmented_batches(
+                self.images, self.indices, self.recipe, epoch, [b.tolist() for b in batches]
+            ):
+                yield images.to(self.recipe.device), labels.to(self.recipe.device)
+            return
         # One row of random numbers per source image: what an image gets depends on its index alone.
         table = np.random.default_rng([self.recipe.seed, epoch, 1]).random((max(self.indices) + 1, 5))
         rows = torch.from_numpy(table[self.indices])
-        for start in range(0, self.steps * self.batch_size, self.batch_size):
-            picked = torch.from_numpy(order[start : start + self.batch_size])
+        for batch in batches:
+            picked = torch.from_numpy(batch)
             images = augment(self.images.images[picked], rows[picked], self.recipe)
             yield self._normalise(images), self.images.labels[picked].to(self.recipe.device)
 
-    def plain(self, batch_size: int = 500) -> Iterator[tuple[Tensor, Tensor]]:
+    def plain(self, batch_size: int = 100) -> Iterator[tuple[Tensor, Tensor]]:
         """All images once, in order, without augmentation."""
         for start in range(0, len(self.images), batch_size):
             images = self.images.images[start : start + batch_size]
@@ -207,7 +218,8 @@ class Batches:
         return len(self.images) // self.batch_size
 
     def _normalise(self, images: Tensor) -> Tensor:
-        return normalise(images, self.recipe.mean, self.recipe.std).to(self.recipe.device)
+        wanted = preparation(self.recipe)
+        return normalise(images, wanted.mean, wanted.std).to(self.recipe.device)
 
 
 def augment(images: Tensor, rows: Tensor, recipe: Recipe) -> Tensor:
@@ -236,6 +248,6 @@ def augment(images: Tensor, rows: Tensor, recipe: Recipe) -> Tensor:
         start = (rows[:, 3:] * side).long()[..., None] - recipe.cutout // 2
         near = (span >= start) & (span < start + recipe.cutout)
         square = near[:, 1, :, None] & near[:, 0, None, :]
-        grey = (torch.tensor(recipe.mean) * 255).round().to(torch.uint8).view(1, 3, 1, 1)
+        grey = (torch.tensor(preparation(recipe).mean) * 255).round().to(torch.uint8).view(1, 3, 1, 1)
         out = torch.where(square[:, None], grey, out)
     return out

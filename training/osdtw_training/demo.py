@@ -62,7 +62,7 @@ def write_test_images(folder: Path) -> Path:
     test = read_images("digits", "test", img_size=8)
     for label, name in enumerate(test.class_names):
         first = int((test.labels == label).nonzero()[0])
-        Image.fromarray(test.images[first].permute(1, 2, 0).numpy()).save(folder / f"digit_{name}.png")
+        Image.fromarray(test.images[first : first + 1][0].permute(1, 2, 0).numpy()).save(folder / f"digit_{name}.png")
     return folder
 
 

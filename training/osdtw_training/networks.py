@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from timm import create_model, list_models
+from timm import create_model
 
 from osdtw_models.checkpoint import convert_checkpoint
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training.data import Batches
+from osdtw_training.preparation import preparation
 from osdtw_training.recipe import Recipe
 
 
@@ -19,18 +21,36 @@ def new_network(
     partition: ClassPartition,
     shared_depth: int = -1,
     logit_offsets: list[list[float]] | None = None,
+    start: bool = False,
 ) -> OsdtwNet:
     """A fresh network of the recipe's architecture; its initial weights depend on the recipe's seed alone.
+
+    Args:
+        recipe: The recipe.
+        partition: The tasks.
+        shared_depth: Shared blocks; -1 = all.
+        logit_offsets: See `OsdtwNet`.
+        start: Whether training starts from it: the recipe's weights of the backbone are loaded.
 
     Returns:
         The network, on the recipe's device.
 
     Raises:
         ValueError: If the architecture is not one of ours, or the device is not there.
+        FileNotFoundError: If the weights of the backbone cannot be had.
     """
-    known = list_models("osdtw_*")
-    if recipe.model not in known:
-        raise ValueError(f"Unknown model {recipe.model!r}; choose one of {', '.join(known)}.")
+    wanted, weights = preparation(recipe), recipe.backbone_weights if start else "none"
+    overlay = {
+        "input_size": (3, wanted.img_size, wanted.img_size),
+        "pool_size": None,
+        "num_classes": partition.num_classes,
+        "mean": wanted.mean,
+        "std": wanted.std,
+        "crop_pct": wanted.crop_pct,
+        "interpolation": wanted.interpolation,
+        **({} if weights in ("none", "timm") else {"file": weights}),
+    }
+    begin: dict[str, Any] = {} if weights == "none" else {"backbone_pretrained": True}
     torch.manual_seed(recipe.seed)
     model = create_model(
         recipe.model,
@@ -39,13 +59,8 @@ def new_network(
         task_classes=partition.to_lists(),
         fusion=recipe.fusion,
         logit_offsets=logit_offsets,
-        pretrained_cfg_overlay={
-            "input_size": (3, recipe.img_size, recipe.img_size),
-            "pool_size": None,
-            "num_classes": partition.num_classes,
-            "mean": recipe.mean,
-            "std": recipe.std,
-        },
+        pretrained_cfg_overlay=overlay,
+        **begin,
     )
     assert isinstance(model, OsdtwNet)
     try:

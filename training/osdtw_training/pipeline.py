@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import tempfile
@@ -61,9 +62,9 @@ def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Resu
         FileExistsError: If the folder holds a run and ``resume`` is False.
         ValueError: If the data do not fit the recipe, or the recipe is not the one that the run began with.
     """
-    torch.set_num_threads(recipe.threads)
+    torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
     data = load_data(recipe)
-    partition = check(recipe, data)
+    partition = check(recipe, data, start=not resume)
     run = Run(folder, resume)
     _same_recipe(run, recipe)
     announce(recipe, data, partition)
@@ -77,21 +78,31 @@ def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Resu
     return Result(run.folder, network, results)
 
 
-def check(recipe: Recipe, data: LongTailedData) -> ClassPartition:
+def check(recipe: Recipe, data: LongTailedData, start: bool = False) -> ClassPartition:
     """The partition of a run's classes, after everything that can be wrong before training was looked at.
+
+    Args:
+        recipe: The recipe.
+        data: The images.
+        start: Whether the run will start from the recipe's weights of the backbone.
 
     Returns:
         The partition.
 
     Raises:
         ValueError: If there are fewer classes than tasks, the head threshold leaves a task empty, there is nothing
-            to train, or a fixed plan does not fit the network.
+            to train, a fixed plan does not fit the network, or the statistics would not fit into memory.
+        FileNotFoundError: If the weights of the backbone cannot be had.
     """
     if not recipe.passes():
         table = "[train]" if recipe.method != "osdtw" else "[warmup]"
         raise ValueError(f"The recipe trains for 0 epochs; set epochs in {table}.")
     partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
-    network = new_network(recipe, partition)
+    try:
+        network = new_network(recipe, partition, start=start)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error} On the command line: --backbone-weights FILE, or none.") from error
+    planning.check_memory(recipe, network)
     planning.check_fixed(recipe, network.num_blocks, partition.num_tasks)
     return partition
 

@@ -164,6 +164,19 @@ def check_fixed(recipe: Recipe, num_blocks: int, num_tasks: int) -> None:
         raise ValueError(f"{len(recipe.task_weights)} task_weights for {num_tasks} tasks; give one weight per task.")
 
 
+def check_memory(recipe: Recipe, network: OsdtwNet) -> None:
+    """Refuse, before anything is trained, statistics that would not fit into memory.
+
+    Args:
+        recipe: Says which statistics, of how many images.
+        network: A network of the recipe that shares every block.
+    """
+    fixed = recipe.shared_depth is not None and recipe.task_weights is not None
+    if recipe.method == "osdtw" and recipe.search.structure == "refit" and not fixed:
+        parameters = recipe.num_tasks * sum(p.numel() for p in network.parameters())
+        responses.check_memory(parameters, recipe.search.samples)
+
+
 def task_damping(recipe: Recipe, batches: Batches) -> float:
     """Curvature that stopping early and weight decay add: 1 / sum of effective rates + decay (section 5)."""
     stage = recipe.tasks

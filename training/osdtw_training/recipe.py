@@ -92,6 +92,9 @@ class Recipe:
     """Training method; all methods share one engine."""
     model: str = "osdtw_resnet20"
     """Registered architecture."""
+    backbone_weights: str = "none"
+    """What training starts from: "none" (random values), "timm" (timm's weights of the backbone, fetched once), or a
+    safetensors file of them."""
     data: str = "digits"
     """"digits", "cifar100" or a folder of class folders."""
     data_dir: str | None = None
@@ -100,14 +103,19 @@ class Recipe:
     """Largest over smallest class after sub-sampling by the protocol's profile; none = take the data as it is."""
     holdout: float = 0.05
     """Part of each class's training images kept for decisions (rounded down: tiny classes keep all)."""
-    img_size: int = 32
-    """Side of the images in pixels."""
-    mean: tuple[float, float, float] = (0.4914, 0.4822, 0.4465)
-    """Channel means that images are normalised with (pixels in 0 to 1)."""
-    std: tuple[float, float, float] = (0.2023, 0.1994, 0.2010)
-    """Channel standard deviations."""
+    img_size: int | None = None
+    """Side of the images in pixels; none = the model's."""
+    mean: tuple[float, float, float] | None = None
+    """Channel means that images are normalised with (pixels in 0 to 1); none = the model's."""
+    std: tuple[float, float, float] | None = None
+    """Channel standard deviations; none = the model's."""
+    crop: Literal["padded", "resized"] = "padded"
+    """"padded": small images, held in memory, random crops from the padded image; "resized": photographs, read from
+    their files every epoch, random parts of them scaled to size (timm's training transform)."""
     crop_pad: int = 4
-    """Random crops are taken from images padded by this many pixels."""
+    """Padding of "padded" crops, in pixels."""
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    """Smallest and largest part of a photograph that a "resized" crop takes."""
     flip: bool = True
     """Random horizontal flips."""
     cutout: int = 0
@@ -137,7 +145,9 @@ class Recipe:
     amp: Literal["none", "bfloat16"] = "none"
     """Type of the forward pass; bfloat16 is faster where the processor has it."""
     threads: int = 1
-    """CPU threads of the process."""
+    """CPU threads of the process; 0 = all."""
+    workers: int = 0
+    """Processes that read photographs ahead; the result does not depend on them."""
     device: str = "cpu"
     """Torch device."""
     train: Schedule = field(default_factory=Schedule)
@@ -160,12 +170,15 @@ class Recipe:
             raise ValueError(f"imbalance_factor is {self.imbalance_factor}; it is largest over smallest class, >= 1.")
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout is {self.holdout}; give the part of the training images to keep, 0 to below 1.")
-        least = {"batch_size": 1, "img_size": 1, "num_tasks": 1, "threads": 1, "crop_pad": 0, "cutout": 0, "seed": 0}
-        for name, bound in least.items():
-            if getattr(self, name) < bound:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least {bound}.")
-        if min(self.std) <= 0 or self.none_clip <= 0:
-            raise ValueError(f"std {list(self.std)} and none_clip {self.none_clip} must be positive.")
+        least = {"batch_size": 1, "img_size": 1, "num_tasks": 1, "crop_pad": 0, "cutout": 0, "seed": 0}
+        for name, bound in {**least, "threads": 0, "workers": 0}.items():
+            value = getattr(self, name)
+            if value is not None and value < bound:
+                raise ValueError(f"{name} is {value}; it must be at least {bound}.")
+        if (self.std is not None and min(self.std) <= 0) or self.none_clip <= 0:
+            raise ValueError(f"std {self.std} and none_clip {self.none_clip} must be positive.")
+        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise ValueError(f"crop_scale is {list(self.crop_scale)}; give two rising parts of the image, 0 to 1.")
         if self.head_threshold is not None and self.num_tasks != 2:
             raise ValueError(f"head_threshold makes 2 tasks, but num_tasks is {self.num_tasks}; leave one of them out.")
         if not 0 <= self.momentum < 1:

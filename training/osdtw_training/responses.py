@@ -94,7 +94,7 @@ def measure(
     classifiers = Layer("classifier", list(network.get_classifier()), None)
     picked = torch.tensor(stratified(batches.images.labels, samples, seed))
     picked = picked[torch.randperm(len(picked), generator=torch.Generator().manual_seed(seed))]
-    _check_memory(network, len(picked))
+    check_memory(sum(p.numel() for p in network.parameters()), len(picked))
     directions = [_directions(layer, i, layers, network, replicates) for i, layer in enumerate(layers)]
     observer = Observer(network, [*layers, classifiers], objectives, FisherKind.MONTE_CARLO, seed, (METRIC,))
     rows, residuals, shown = [], [], []
@@ -141,9 +141,17 @@ def _rows(looks: Sequence[Look], layers: Sequence[Layer], network: OsdtwNet) -> 
     return found
 
 
-def _check_memory(network: OsdtwNet, images: int) -> None:
-    """Refuse what would not fit."""
-    needed = 4 * images * sum(p.numel() for p in network.parameters())
+def check_memory(parameters: int, images: int) -> None:
+    """Refuse what would not fit.
+
+    Args:
+        parameters: Parameters of all task networks.
+        images: Images to look at.
+
+    Raises:
+        ValueError: If the gradients of all images would not fit into memory.
+    """
+    needed = 4 * images * parameters
     if needed > MOST_BYTES:
         raise ValueError(
             f"The gradients of {images} images would take {needed / 1e9:.0f} GB; lower search.samples, or set "

@@ -86,6 +86,10 @@ class Run:
         tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
         write_whole(self._checkpoint(stage), lambda path: save_file(tensors, path, metadata=metadata))
 
+    def has_checkpoint(self, stage: str) -> bool:
+        """Whether a stage has begun."""
+        return self._checkpoint(stage).is_file()
+
     def load_checkpoint(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """Tensors and state of a stage's checkpoint, or None if it has none yet.
 

@@ -76,14 +76,14 @@ def prepare(recipe: Recipe, data: LongTailedData, run: Run) -> Context:
 
 def warm_up(stage: Context) -> OsdtwNet:
     """Stage 0: a network that shares every block, trained on all tasks at once or on all classes as one task."""
-    recipe = stage.recipe
-    network = new_network(recipe, stage.partition, -1, _offsets(stage))
+    recipe, start = stage.recipe, not stage.run.has_checkpoint("warmup")
+    network = new_network(recipe, stage.partition, -1, _offsets(stage), start)
     if recipe.warmup.objective == "tasks" or not stage.partition.has_none:
         loss = _mean_loss(network, stage.objectives)
         fit("warmup", network, [network], loss, stage.batches, recipe.warmup, recipe, stage.run)
         return network
     single = ClassPartition.single(stage.partition.num_classes)
-    plain = new_network(recipe, single)
+    plain = new_network(recipe, single, start=start)
     objective = task_objectives(single, stage.counts)[0].to(recipe.device)
 
     def loss_plain(images: Tensor, labels: Tensor) -> Tensor:

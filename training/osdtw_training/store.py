@@ -62,4 +62,4 @@ def load(run: Run) -> tuple[Statistics | Responses, float]:
 
 def has(run: Run) -> bool:
     """Whether the run folder holds statistics."""
-    return (run.folder / "checkpoints" / f"{NAME}.safetensors").is_file()
+    return run.has_checkpoint(NAME)

@@ -17,7 +17,7 @@ from osdtw_training.runs import Run
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train the plain backbone (one task) by balanced softmax over the ``[train]`` schedule."""
     partition = ClassPartition.single(len(data.counts))
-    network = new_network(recipe, partition)
+    network = new_network(recipe, partition, start=not run.has_checkpoint("train"))
     (objective,) = task_objectives(partition, data.counts)
     objective = objective.to(recipe.device)
 
