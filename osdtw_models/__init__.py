@@ -12,6 +12,17 @@ from osdtw_models.decouple import decouple
 from osdtw_models.fusion import FUSION_RULES, fuse
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
+from osdtw_models.predict import Predictor
 
 __version__ = "0.1.0"
-__all__ = ["FUSION_RULES", "ClassPartition", "OsdtwNet", "cost", "costs", "create_model", "decouple", "fuse"]
+__all__ = [
+    "FUSION_RULES",
+    "ClassPartition",
+    "OsdtwNet",
+    "Predictor",
+    "cost",
+    "costs",
+    "create_model",
+    "decouple",
+    "fuse",
+]

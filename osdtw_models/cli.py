@@ -39,17 +39,25 @@ def _evaluate(argv: list[str]) -> None:
     parser.add_argument("--data", required=True, help="digits, cifar100, or a folder with test/ (or val/) in it")
     parser.add_argument("--data-dir", metavar="DIR", help="for cifar100: parquet folder or torchvision's folder")
     parser.add_argument("--split", default="test", choices=("test", "train"), help="which images (default: test)")
+    parser.add_argument(
+        "--prior",
+        default="balanced",
+        metavar="PRIOR",
+        help="class prior of the predictions: balanced, training, or a file of weights (default: balanced)",
+    )
     parser.add_argument("--batch-size", type=int, default=100, metavar="N", help="images per pass (default: 100)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(argv)
     if options.batch_size < 1:
         raise ValueError(f"--batch-size is {options.batch_size}; it must be at least 1.")
 
+    import torch
     from timm.data import resolve_model_data_config
 
     from osdtw_models.datasets import read_images
     from osdtw_models.evaluation import evaluate_logits, predict_images
     from osdtw_models.load import load_model
+    from osdtw_models.prior import resolve_prior, under_prior
 
     model = load_model(options.source)
     cfg = resolve_model_data_config(model)
@@ -67,7 +75,9 @@ def _evaluate(argv: list[str]) -> None:
             f"{options.data} has the class {odd[1]!r} where {options.source} knows {odd[0]!r}; evaluate on the classes "
             "it was trained on, under the same names."
         )
+    prior = resolve_prior(options.prior, model.class_counts, labels)
     logits = predict_images(model, images.images, options.batch_size)
+    logits = torch.from_numpy(under_prior(logits.numpy(), prior))
     figures = dict(evaluate_logits(logits, images.labels, model.partition, model.class_counts))
     if options.json:
         known = {name: None if math.isnan(value) else value for name, value in figures.items()}

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
+from PIL import Image
+from timm.data import resolve_model_data_config
 
+from osdtw_models.load import load_model
 from osdtw_models.network import OsdtwNet
-from osdtw_models.pixels import IMAGE_SUFFIXES, read_pixels
+from osdtw_models.pixels import IMAGE_SUFFIXES, Pixels, fit_image, open_image
+from osdtw_models.prior import Array, resolve_prior, under_prior
 
-Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
+Picture = str | Path | Image.Image | Pixels
 
 
 class Classifier(Protocol):
@@ -39,6 +43,18 @@ class Classifier(Protocol):
     def input_size(self) -> Sequence[int]:
         """Channels, height and width of the images."""
 
+    @property
+    def crop_pct(self) -> float:
+        """Part of the scaled image that the centre crop keeps."""
+
+    @property
+    def interpolation(self) -> str:
+        """Interpolation of the scaling."""
+
+    @property
+    def class_counts(self) -> Sequence[int] | None:
+        """Training images per class, if known."""
+
     def outputs(self, images: Array) -> list[Array]:
         """Fused logits (B, classes), then the logits of every task, "none" last."""
 
@@ -52,18 +68,22 @@ class TorchClassifier:
 
     def __init__(self, model: OsdtwNet) -> None:
         self.model = model
-        config = model.pretrained_cfg
-        self.label_names: list[str] | None = list(config["label_names"]) if config.get("label_names") else None
+        names, data = model.pretrained_cfg.get("label_names"), resolve_model_data_config(model)
+        self.label_names: list[str] | None = list(names) if names else None
         self.task_classes = model.partition.to_lists()
-        self.mean: Sequence[float] = config["mean"]
-        self.std: Sequence[float] = config["std"]
-        self.input_size: Sequence[int] = config["input_size"]
+        self.class_counts: Sequence[int] | None = model.class_counts
+        self.mean: Sequence[float] = data["mean"]
+        self.std: Sequence[float] = data["std"]
+        self.input_size: Sequence[int] = data["input_size"]
+        self.crop_pct: float = data["crop_pct"]
+        self.interpolation: str = data["interpolation"]
 
     @torch.inference_mode()
     def outputs(self, images: Array) -> list[Array]:
         """Fused logits (B, classes), then the logits of every task, "none" last, from images (B, C, H, W)."""
-        tasks = self.model.forward_tasks(torch.from_numpy(images))
-        return [logits.numpy() for logits in (self.model.fuse(tasks), *tasks)]
+        device = self.model.class_position.device
+        tasks = self.model.forward_tasks(torch.from_numpy(images).to(device))
+        return [logits.cpu().numpy() for logits in (self.model.fuse(tasks), *tasks)]
 
 
 @dataclass(frozen=True)
@@ -71,61 +91,114 @@ class Prediction:
     """What was seen in one image.
 
     Args:
-        file: The image.
+        name: The image: its file, or its place in the batch.
         labels: The k most probable classes, by name.
-        probabilities: Their fused probabilities.
+        probabilities: Their fused probabilities under the prior.
         tasks: Index of the task that each of them belongs to.
         none: Probability of "none" by each task; empty for a network of one task.
     """
 
-    file: Path
+    name: str
     labels: list[str]
     probabilities: list[float]
     tasks: list[int]
     none: list[float]
 
+    def row(self) -> dict[str, Any]:
+        """One row of a table: the image, label, probability and task of each of the k classes, each task's "none"."""
+        row: dict[str, Any] = {"image": self.name}
+        for i, best in enumerate(zip(self.labels, self.probabilities, self.tasks, strict=True), 1):
+            row |= dict(zip((f"label{i}", f"probability{i}", f"task{i}"), best, strict=True))
+        return row | {f"none{k}": value for k, value in enumerate(self.none)}
 
-def predict_files(
-    classifier: Classifier, files: Sequence[Path], topk: int = 5, batch_size: int = 64
-) -> list[Prediction]:
-    """Classify image files.
+
+class Predictor:
+    """Images in, most probable classes out.
 
     Args:
-        classifier: The network or ONNX file.
-        files: Image files.
+        source: A released name, a run folder, "hf-hub:org/name", or a `Classifier` such as
+            `osdtw_export.runtime.OnnxClassifier`.
+        prior: How frequent classes are where the network will be used: "balanced", "training", a file, or one weight
+            per class; see `osdtw_models.prior`.
         topk: Classes to return per image.
         batch_size: Images per pass.
 
-    Returns:
-        One prediction per file, in order.
-
     Raises:
-        ValueError: If a file is not a readable image.
+        ValueError: If an argument is out of range or the prior does not fit the network.
     """
-    names = classifier.label_names
-    task_of = {c: k for k, classes in enumerate(classifier.task_classes) for c in classes}
-    predictions = []
-    for start in range(0, len(files), batch_size):
-        chosen = files[start : start + batch_size]
-        images = np.stack([preprocess(read_pixels(file, classifier.input_size[-1]), classifier) for file in chosen])
-        fused, *tasks = classifier.outputs(images)
-        probabilities = softmax(fused)
+
+    def __init__(
+        self,
+        source: str | Path | Classifier,
+        prior: str | Sequence[float] = "balanced",
+        topk: int = 5,
+        batch_size: int = 64,
+    ) -> None:
+        for name, value in (("topk", topk), ("batch_size", batch_size)):
+            if value < 1:
+                raise ValueError(f"{name} is {value}; it must be at least 1.")
+        self.classifier = TorchClassifier(load_model(source)) if isinstance(source, str | Path) else source
+        self.topk, self.batch_size = topk, batch_size
+        self.label_names = self.classifier.label_names
+        self.task_of = {c: k for k, classes in enumerate(self.classifier.task_classes) for c in classes}
+        self.prior = resolve_prior(prior, self.classifier.class_counts, self.label_names)
+        under_prior(
+            np.zeros((1, len(self.task_of)), dtype=np.float32), self.prior
+        )  # refuse now, not at the first image
+
+    def __call__(self, images: Picture | Sequence[Picture]) -> list[Prediction]:
+        """Classify images.
+
+        Args:
+            images: Files, folders, PIL images, or arrays (H, W, 3) of uint8; one or many of them.
+
+        Returns:
+            One prediction per image, in order; a folder stands for all images in it.
+        """
+        given = [images] if isinstance(images, str | Path | Image.Image | np.ndarray) else list(images)
+        flat: list[Picture] = []
+        for each in given:
+            flat.extend(image_files([each]) if isinstance(each, str | Path) else [each])
+        return list(self.stream(flat))
+
+    def stream(self, images: Sequence[Picture]) -> Iterator[Prediction]:
+        """The same for files and images only, batch by batch: no more than a batch is in memory."""
+        for start in range(0, len(images), self.batch_size):
+            chosen = images[start : start + self.batch_size]
+            names = [str(image) if isinstance(image, str | Path) else str(start + i) for i, image in enumerate(chosen)]
+            yield from self.from_pixels(np.stack([self._pixels(image) for image in chosen]), names)
+
+    def from_pixels(self, pixels: Pixels, names: Sequence[str]) -> list[Prediction]:
+        """Classify images that have the network's size already.
+
+        Args:
+            pixels: RGB, shape (B, H, W, 3), uint8.
+            names: What each image is called.
+
+        Returns:
+            One prediction per image.
+        """
+        fused, *tasks = self.classifier.outputs(np.stack([preprocess(image, self.classifier) for image in pixels]))
+        probabilities = softmax(under_prior(fused, self.prior))
         none = [softmax(logits)[:, -1] for logits in tasks] if len(tasks) > 1 else []
-        for i, (file, row) in enumerate(zip(chosen, probabilities, strict=True)):
-            best = np.argsort(-row, kind="stable")[:topk].tolist()
-            predictions.append(
-                Prediction(
-                    file,
-                    [names[c] if names else str(c) for c in best],
-                    [float(row[c]) for c in best],
-                    [task_of[c] for c in best],
-                    [float(task[i]) for task in none],
-                )
-            )
-    return predictions
+        found = []
+        for i, (name, row) in enumerate(zip(names, probabilities, strict=True)):
+            best = np.argsort(-row, kind="stable")[: self.topk].tolist()
+            labels = [self.label_names[c] if self.label_names else str(c) for c in best]
+            each = [float(task[i]) for task in none]
+            found.append(Prediction(name, labels, [float(row[c]) for c in best], [self.task_of[c] for c in best], each))
+        return found
+
+    def _pixels(self, image: Picture) -> Pixels:
+        known = self.classifier
+        if not isinstance(image, str | Path):
+            picture = (image if isinstance(image, Image.Image) else Image.fromarray(image)).convert("RGB")
+        else:
+            picture = open_image(Path(image))
+        return fit_image(picture, known.input_size[-1], known.crop_pct, known.interpolation)
 
 
-def preprocess(pixels: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], classifier: Classifier) -> Array:
+def preprocess(pixels: Pixels, classifier: Classifier) -> Array:
     """Normalise one image.
 
     Args:

@@ -7,26 +7,17 @@ one sentence instead of a traceback.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
+
+from osdtw_export.door import DEFAULT_SOURCE, Parser, run_door
 
 if TYPE_CHECKING:
     from osdtw_export.graph import OnnxFile
     from osdtw_export.metadata import Metadata
 
-DEFAULT_SOURCE = "osdtw_resnet32"
 EXTRA = ("onnx", "onnxscript", "onnxruntime")
-
-PREDICT_EXAMPLES = """\
-examples:
-  osdtw-predict photo.jpg                          the packaged osdtw_resnet32
-  osdtw-predict --model runs/birds photos/         your own training on a folder of images
-  osdtw-predict --model birds.onnx --json a.jpg    an exported file, machine-readable
-"""
 
 EXAMPLES = """\
 examples:
@@ -52,93 +43,11 @@ def main(argv: list[str] | None = None) -> int:
     Returns:
         Exit code, as `osdtw_models.doors.run_door` gives it.
     """
-    return _run(_export_parser(), _export, argv)
+    return run_door(_export_parser(), _export, argv)
 
 
-def predict(argv: list[str] | None = None) -> int:
-    """``osdtw-predict``: classify image files with a network or an ONNX file.
-
-    Args:
-        argv: Arguments; those of the command line by default.
-
-    Returns:
-        Exit code, as for `main`.
-    """
-    return _run(_predict_parser(), _predict, argv)
-
-
-def _run(parser: _Parser, act: Callable[[argparse.Namespace], None], argv: list[str] | None) -> int:
-    """Parse first: help and typing mistakes need no torch, which `osdtw_models` imports."""
-    try:
-        options = parser.parse_args(argv)
-    except ValueError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        return 2
-    from osdtw_models.doors import run_door
-
-    return run_door(parser.prog, lambda _: act(options), argv)
-
-
-class _Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are errors like all others."""
-
-    def __init__(self, prog: str, description: str, examples: str) -> None:
-        super().__init__(
-            prog, description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
-        self.add_argument("--debug", action="store_true", help="show all messages and whole tracebacks")
-
-    def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message}; see {self.prog} --help.")
-
-
-def _predict_parser() -> _Parser:
-    parser = _Parser(
-        "osdtw-predict",
-        "Classify images: the most probable classes, the task that each belongs to, and each task's 'none'.",
-        PREDICT_EXAMPLES,
-    )
-    parser.add_argument("paths", nargs="+", metavar="FILE", help="image files, or folders of them")
-    parser.add_argument(
-        "--model",
-        default=DEFAULT_SOURCE,
-        metavar="SOURCE",
-        help=f"an .onnx file, a model name, a run folder, or hf-hub:org/name (default: {DEFAULT_SOURCE})",
-    )
-    parser.add_argument("--topk", type=int, default=5, metavar="K", help="classes per image (default: 5)")
-    parser.add_argument("--json", action="store_true", help="print one JSON object per image")
-    return parser
-
-
-def _predict(options: argparse.Namespace) -> None:
-    """Load, classify, print."""
-    if options.topk < 1:
-        raise ValueError(f"--topk is {options.topk}; it must be at least 1.")
-    from osdtw_models.doors import need
-    from osdtw_models.predict import Classifier, TorchClassifier, image_files, predict_files
-
-    files = image_files(options.paths)
-    classifier: Classifier
-    if options.model.endswith(".onnx"):
-        need("export", "onnxruntime")
-        from osdtw_export.runtime import OnnxClassifier
-
-        classifier = OnnxClassifier(options.model)
-    else:
-        from osdtw_models.load import load_model
-
-        classifier = TorchClassifier(load_model(options.model))
-    for found in predict_files(classifier, files, options.topk):
-        if options.json:
-            print(json.dumps({**dataclasses.asdict(found), "file": str(found.file)}))
-            continue
-        none = "".join(f"  none{k} {value:.2f}" for k, value in enumerate(found.none))
-        best = "  ".join(f"{name} {p:.2f}" for name, p in zip(found.labels, found.probabilities, strict=True))
-        print(f"{found.file}: {best}   [task {found.tasks[0]}{none}]")
-
-
-def _export_parser() -> _Parser:
-    parser = _Parser(
+def _export_parser() -> Parser:
+    parser = Parser(
         "osdtw-export",
         "Write a trained OSDTW network as one ONNX file that carries its labels and preprocessing.",
         EXAMPLES,

@@ -137,6 +137,7 @@ def describe(model: OsdtwNet, source: str, label_names: list[str] | None = None)
         crop_pct=data["crop_pct"],
         interpolation=data["interpolation"],
         weights_sha256=hashlib.sha256(safetensors.torch.save(weights)).hexdigest(),
+        class_counts=model.class_counts,
         versions={package.__name__: str(package.__version__) for package in (osdtw_models, timm, torch)},
     )
 

@@ -33,6 +33,7 @@ class Metadata:
         interpolation: Interpolation of the resize.
         weights_sha256: Hash of the weights as safetensors: that of timm's ``model.safetensors``.
         versions: Version of each package that made the file.
+        class_counts: Training images per class, or None.
 
     Raises:
         ValueError: If the fields contradict each other.
@@ -51,6 +52,7 @@ class Metadata:
     interpolation: str
     weights_sha256: str
     versions: dict[str, str]
+    class_counts: list[int] | None = None
 
     def __post_init__(self) -> None:
         if sorted(c for task in self.task_classes for c in task) != list(range(self.num_classes)):
@@ -58,6 +60,9 @@ class Metadata:
         names = self.label_names
         if names is not None and (len(names) != self.num_classes or not all(isinstance(name, str) for name in names)):
             raise ValueError(f"label_names must be {self.num_classes} names, one per class, but has {len(names)}.")
+        counts = self.class_counts
+        if counts is not None and (len(counts) != self.num_classes or not all(isinstance(n, int) for n in counts)):
+            raise ValueError(f"class_counts must be {self.num_classes} numbers, one per class.")
         if len(self.input_size) != 3 or not all(isinstance(n, int) and n > 0 for n in self.input_size):
             raise ValueError("input_size must be channels, height and width.")
         for values in (self.mean, self.std):
@@ -101,7 +106,9 @@ class Metadata:
             raise ValueError(f"it has no OSDTW metadata (key {FORMAT_KEY!r} with value {FORMAT!r})")
         try:
             values: dict[str, Any] = {
-                f.name: props[f.name] if f.type == "str" else json.loads(props[f.name]) for f in fields(cls)
+                f.name: props[f.name] if f.type == "str" else json.loads(props[f.name])
+                for f in fields(cls)
+                if f.name in props or f.name != "class_counts"  # files of before it have none
             }
             for name in ("input_size", "mean", "std"):
                 values[name] = tuple(values[name])

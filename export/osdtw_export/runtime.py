@@ -142,6 +142,21 @@ class OnnxClassifier:
         """Standard deviation per channel to divide by."""
         return self.metadata.std
 
+    @property
+    def crop_pct(self) -> float:
+        """Share of the resized image that the centre crop keeps."""
+        return self.metadata.crop_pct
+
+    @property
+    def interpolation(self) -> str:
+        """Interpolation of the resize."""
+        return self.metadata.interpolation
+
+    @property
+    def class_counts(self) -> list[int] | None:
+        """Training images per class, or None if the file does not say."""
+        return self.metadata.class_counts
+
 
 def _session(path: str, providers: list[str], threads: int | None) -> ort.InferenceSession:
     """Open the file, or say in one sentence why not."""

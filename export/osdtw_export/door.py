@@ -1,0 +1,36 @@
+"""What the commands of this package share: help and typing mistakes answer at once, without torch."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+DEFAULT_SOURCE = "osdtw_resnet32"
+
+
+def run_door(parser: Parser, act: Callable[[argparse.Namespace], None], argv: list[str] | None) -> int:
+    """Parse first: help and typing mistakes need no torch, which `osdtw_models` imports."""
+    try:
+        options = parser.parse_args(argv)
+    except ValueError as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    from osdtw_models import doors
+
+    return doors.run_door(parser.prog, lambda _: act(options), argv)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose mistakes are errors like all others."""
+
+    def __init__(self, prog: str, description: str, examples: str) -> None:
+        super().__init__(
+            prog, description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        self.add_argument("--debug", action="store_true", help="show all messages and whole tracebacks")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the usage."""
+        raise ValueError(f"{message}; see {self.prog} --help.")
