@@ -145,6 +145,7 @@ def _under_users_arguments(saved: dict[str, Any], kwargs: dict[str, Any]) -> dic
     if num_classes != old_classes:
         plan.pop("class_counts", None)
         plan.pop("logit_offsets", None)
+        plan.pop("calibration", None)
     if "task_classes" not in given and (num_classes != old_classes or "class_counts" in given):
         counts = given.get("class_counts")
         partition = ClassPartition.resolve(num_classes, class_counts=counts, num_tasks=len(saved["task_classes"]))

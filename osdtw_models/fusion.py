@@ -42,6 +42,25 @@ def fuse(task_logits: list[Tensor], rule: str = "raw", offsets: list[Tensor] | N
     return fuse_raw(task_logits, offsets)
 
 
+def calibrate(task_logits: list[Tensor], temperatures: Tensor, biases: Tensor) -> list[Tensor]:
+    """Temperature and group bias of each task: z / T, and b more for the task's own classes than for "none".
+
+    A temperature (Guo et al. 2017) mends how sure a task is; the bias mends how readily it claims an image.
+
+    Args:
+        task_logits: K tensors of shape (B, n_k + 1); for K = 1 one tensor of shape (B, C).
+        temperatures: Positive, shape (K,).
+        biases: Shape (K,); without effect on a single task, which has no "none".
+
+    Returns:
+        Calibrated logits of the same shapes.
+    """
+    scaled = [logits / temperatures[k] for k, logits in enumerate(task_logits)]
+    if len(scaled) == 1:
+        return scaled
+    return [torch.cat([z[:, :-1] + biases[k], z[:, -1:]], dim=-1) for k, z in enumerate(scaled)]
+
+
 def fuse_raw(task_logits: list[Tensor], offsets: list[Tensor] | None = None) -> Tensor:
     """RAW: each task's full softmax, "none" dropped; exact at exact tasks (Prop 2).
 

@@ -10,6 +10,7 @@ out.
 from __future__ import annotations
 
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -24,9 +25,11 @@ from torch.fx import symbolic_trace
 from osdtw_models.backbone import Backbone, Level, block_number
 from osdtw_models.decoder import Decoder
 from osdtw_models.features import FeatureLevels
-from osdtw_models.fusion import FUSION_RULES, fuse
+from osdtw_models.fusion import FUSION_RULES, calibrate, fuse
 from osdtw_models.partition import ClassPartition
 from osdtw_models.pooling import TokenPool, make_pool
+
+OWN_ARGS = ("shared_depth", "task_classes", "fusion", "class_counts", "logit_offsets", "calibration")
 
 
 class OsdtwNet(FeatureLevels):
@@ -48,6 +51,8 @@ class OsdtwNet(FeatureLevels):
             every class gives the plain backbone.
         fusion: "raw", "valid" or "pool" (theory.md Prop 2).
         logit_offsets: Per task the log-offsets it was trained with, "none" last (Prop 8 (ii)); none by default.
+        calibration: Per task a temperature and a group bias, [[T, b], ...], see `osdtw_models.fusion.calibrate`;
+            fitted on held-out images. They act when logits are fused; those of `forward_tasks` are without.
         device: Device of the parameters.
         dtype: Type of the parameters.
 
@@ -74,6 +79,7 @@ class OsdtwNet(FeatureLevels):
         task_classes: Sequence[Sequence[int]] | None = None,
         fusion: str = "raw",
         logit_offsets: Sequence[Sequence[float]] | None = None,
+        calibration: Sequence[Sequence[float]] | None = None,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -119,12 +125,13 @@ class OsdtwNet(FeatureLevels):
         self.global_pool = self._make_pool(pieces.pool if global_pool is None else global_pool, num_classes)
         self.register_buffer("class_position", self.partition.class_position.to(device))
         self._register_offsets(logit_offsets, device, dtype)
+        self.set_calibration(calibration)
         self.register_load_state_dict_pre_hook(_refuse_other_tasks)  # type: ignore[no-untyped-call]
         self._undecayed = pieces.undecayed
         stem = ["encoder"] if depth else [f"decoders.{k}" for k in self.tasks]
         first = [f"{part}.block1.{pieces.first_conv}" for part in stem]
         self._traits = {"first_conv": first[0] if depth else tuple(first)}
-        self._model_args = self.model_args()
+        self._model_args = {}
         self._initialised = pieces.initialised
         self.init_weights()
 
@@ -152,19 +159,20 @@ class OsdtwNet(FeatureLevels):
 
     def model_args(self) -> dict[str, Any]:
         """The arguments that rebuild this network, JSON-ready; they travel in ``config.json``."""
-        tasks, optional = self.partition.to_lists(), {"class_counts": self.class_counts, "logit_offsets": self._offsets}
+        tasks = self.partition.to_lists()
+        own = {"class_counts": self.class_counts, "logit_offsets": self._offsets, "calibration": self.calibration}
         args = {"shared_depth": self.shared_depth, "task_classes": tasks, "fusion": self.fusion}
-        return {**self._backbone_args, **args, **{name: value for name, value in optional.items() if value is not None}}
+        return {**self._backbone_args, **args, **{name: value for name, value in own.items() if value is not None}}
 
     @property
     def _model_args(self) -> dict[str, Any]:
-        """Where timm keeps the arguments that it writes into ``config.json``."""
-        return self._told
+        """The arguments that timm writes into ``config.json``: the user's, and what this network is now."""
+        return {**self._told, **self.model_args()}
 
     @_model_args.setter
     def _model_args(self, told: dict[str, Any]) -> None:
         # A saved network has weights of its own: whoever loads it shall not fetch the backbone's again.
-        self._told = {name: value for name, value in told.items() if name != "backbone_pretrained"}
+        self._told = {name: value for name, value in told.items() if name not in (*OWN_ARGS, "backbone_pretrained")}
 
     # -- forward ---------------------------------------------------------------------------------------------
 
@@ -225,7 +233,36 @@ class OsdtwNet(FeatureLevels):
 
     def fuse(self, task_logits: list[Tensor]) -> Tensor:
         """Fuse task logits into class logits of the original class order, shape (B, C)."""
-        return fuse(task_logits, self.fusion, self.logit_offsets).index_select(1, self.class_position)
+        scores = fuse(self.calibrated(task_logits), self.fusion, self.logit_offsets)
+        return scores.index_select(1, self.class_position)
+
+    def calibrated(self, task_logits: list[Tensor]) -> list[Tensor]:
+        """Task logits as they are fused: with the temperature and group bias of each task, if there are any."""
+        if self.calibration is None:
+            return task_logits
+        return calibrate(task_logits, self.get_buffer("temperatures"), self.get_buffer("biases"))
+
+    def set_calibration(self, calibration: Sequence[Sequence[float]] | None) -> None:
+        """Give every task its temperature and group bias; they travel in ``config.json``.
+
+        Args:
+            calibration: Per task [T, b]; None for none.
+
+        Raises:
+            ValueError: If there are not two finite numbers per task, the first positive.
+        """
+        pairs = None if calibration is None else [[float(value) for value in pair] for pair in calibration]
+        if pairs is not None:
+            finite = all(len(pair) == 2 and 0 < pair[0] < math.inf and math.isfinite(pair[1]) for pair in pairs)
+            if not finite or len(pairs) != self.partition.num_tasks:
+                raise ValueError(
+                    f"calibration is {pairs}; give [temperature, bias] for each of the {self.partition.num_tasks} "
+                    "tasks, temperatures above 0."
+                )
+        self.calibration = pairs
+        for name, column in (("temperatures", 0), ("biases", 1)):
+            values = None if pairs is None else next(self.parameters()).new_tensor([pair[column] for pair in pairs])
+            self.register_buffer(name, values, persistent=False)
 
     def _decode(self, decoder: Decoder, shared: Tensor) -> Tensor:
         if self.grad_checkpointing:
@@ -262,6 +299,7 @@ class OsdtwNet(FeatureLevels):
             self.partition = ClassPartition.from_counts([1] * num_classes, num_tasks=len(self.decoders))
             self.register_buffer("class_position", self.partition.class_position.to(weight.device))
             self._register_offsets(None)
+            self.set_calibration(None)
         self.global_pool = pool
         self.num_classes = num_classes
         self.class_counts = None
@@ -271,7 +309,6 @@ class OsdtwNet(FeatureLevels):
                 place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
                 decoder.classifier = nn.Linear(self.decoder_features, outputs, **place).train(self.training)
                 _init(decoder.classifier)
-        self._model_args = self.model_args()
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory: recompute blocks in the backward pass."""

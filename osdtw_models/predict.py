@@ -83,7 +83,7 @@ class TorchClassifier:
         """Fused logits (B, classes), then the logits of every task, "none" last, from images (B, C, H, W)."""
         device = self.model.class_position.device
         tasks = self.model.forward_tasks(torch.from_numpy(images).to(device))
-        return [logits.cpu().numpy() for logits in (self.model.fuse(tasks), *tasks)]
+        return [logits.cpu().numpy() for logits in (self.model.fuse(tasks), *self.model.calibrated(tasks))]
 
 
 @dataclass(frozen=True)

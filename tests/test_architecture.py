@@ -19,7 +19,7 @@ MODEL_LIBRARIES = {"torch", "timm", "safetensors", "huggingface_hub", "numpy", "
 TRAINING_COLUMNS = [
     {"cli", "demo"},
     {"pipeline", "options", "checking"},
-    {"stages", "methods", "figures"},
+    {"stages", "methods", "figures", "calibration"},
     {"planning", "engine"},
     {"networks", "search"},
     {"proxy", "schur", "store"},

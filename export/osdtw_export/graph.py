@@ -168,7 +168,7 @@ class _EveryOutput(nn.Module):
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:  # the argument names the graph's input
         shared = self.network.forward_encoder(pixel_values)
         task_logits = [self.network.forward_decoder(shared, k) for k in self.network.tasks]
-        return (self.network.fuse(task_logits), *task_logits)
+        return (self.network.fuse(task_logits), *self.network.calibrated(task_logits))
 
 
 def _write(model: OsdtwNet, file: Path, metadata: Metadata, opset: int, debug: bool) -> None:

@@ -115,12 +115,16 @@ class Observer:
 
         Returns:
             One entry per task.
+
+        Raises:
+            ValueError: If a layer does not see images one by one.
         """
         recorders, logits = [], []
         for k in self.network.tasks:
             with Recorder([layer.modules[k] for layer in self.layers]) as recorder, torch.enable_grad():
                 logits.append(self.network.forward_task(images.detach().requires_grad_(), k))
             recorders.append(recorder)
+        self._check_rows(recorders[0], len(images))
         classes, chances = self._classes([z.detach() for z in logits], labels)
         looks = []
         for z, recorder, task in zip(logits, recorders, self.objectives, strict=True):
@@ -139,6 +143,14 @@ class Observer:
             arriving = recorder.arriving([loss for each in sets.values() for loss in each.losses(z)])
             looks.append(Look(z.detach(), sets, recorder.inputs(), arriving))
         return looks
+
+    def _check_rows(self, recorder: Recorder, images: int) -> None:
+        for layer, inputs in zip(self.layers, recorder.inputs(), strict=True):
+            if len(inputs) != images:
+                raise ValueError(
+                    f"{layer.name} sees images in pieces (windows), so its gradients by image are not known; give the "
+                    "plan yourself, with --shared-depth and --task-weights."
+                )
 
     def _own(self, logits: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
         """Labels of one task and their chances given the image, each of shape (R, B)."""

@@ -23,6 +23,7 @@ from osdtw_models.files import write_whole
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import figures, planning, stages
+from osdtw_training.calibration import fit_calibration
 from osdtw_training.data import LongTailedData, load_data
 from osdtw_training.methods import balanced_softmax
 from osdtw_training.networks import new_network
@@ -71,8 +72,9 @@ def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Resu
     _write_images(run, data)
     network = METHODS[recipe.method](recipe, data, run)
     network.class_counts = data.group_counts
+    calibration = calibrate(recipe, data, network, partition)
     save_network(network, run, data.train.class_names)
-    results = evaluate(recipe, data, network, partition, run)
+    results = {**evaluate(recipe, data, network, partition, run), **calibration}
     run.write_json("results.json", results)
     figures.draw(run)
     return Result(run.folder, network, results)
@@ -175,6 +177,28 @@ def evaluate(
         if images is not None and len(images):
             results[split] = _figures_of(network, images, partition, data.group_counts)
     return results
+
+
+def calibrate(
+    recipe: Recipe, data: LongTailedData, network: OsdtwNet, partition: ClassPartition
+) -> dict[str, dict[str, Any]]:
+    """Calibrate a network on the held-out images, if the recipe wants it and there are any.
+
+    Returns:
+        For ``results.json``: what was fitted, on how many images, and the figures before it.
+    """
+    if not recipe.calibrate or not len(data.holdout):
+        return {}
+    sets = {"test": data.test, "holdout": data.holdout}
+    before = {
+        split: _figures_of(network, images, partition, data.group_counts)
+        for split, images in sets.items()
+        if images is not None
+    }
+    network.set_calibration(fit_calibration(network, data.holdout))
+    for split in before.values():
+        del split["per_class"]
+    return {"calibration": {"tasks": network.calibration, "images": len(data.holdout), "before": before}}
 
 
 def processor() -> str:

@@ -130,6 +130,8 @@ class Recipe:
     """True: weight "none" samples by class (Prop 8 (i)); False: offsets at test time (Prop 8 (ii))."""
     none_clip: float = 10.0
     """"none" weights are clipped at this multiple of their median."""
+    calibrate: bool = False
+    """Fit a temperature and a group bias per task on the held-out images; they are saved with the network."""
     shared_depth: int | None = None
     """Shared blocks; none = the search decides."""
     task_weights: tuple[float, ...] | None = None
@@ -192,6 +194,8 @@ class Recipe:
             )
         if not 0 <= self.refit.distill <= 1:
             raise ValueError(f"refit.distill is {self.refit.distill}; it is a share, 0 to 1.")
+        if self.calibrate and not self.holdout:
+            raise ValueError("calibrate needs held-out images; set holdout above 0.")
         stages = {"train": self.train, "warmup": self.warmup, "tasks": self.tasks, "joint": self.joint}
         for name, stage in {**stages, "refit": self.refit}.items():
             if stage.epochs < 0 or stage.lr < 0:

@@ -1,0 +1,76 @@
+"""Temperature and group bias of every task, fitted on held-out images (Guo et al. 2017, per task)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from osdtw_models.datasets import ImageSet, normalise
+from osdtw_models.fusion import calibrate, fuse
+from osdtw_models.network import OsdtwNet
+
+# Log-temperatures and biases beyond this need evidence: a handful of held-out images must not move them far.
+PRIOR_SCALE = 0.5
+
+
+def fit_calibration(network: OsdtwNet, images: ImageSet, batch_size: int = 100) -> list[list[float]]:
+    """Fit on held-out images; the network itself is not changed.
+
+    Args:
+        network: The trained network, in evaluation mode, without calibration.
+        images: Held-out images.
+        batch_size: Images per pass.
+
+    Returns:
+        Per task [temperature, group bias], as `OsdtwNet.set_calibration` takes them.
+    """
+    mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
+    parts = []
+    with torch.inference_mode():
+        for batch in images.images.split(batch_size):
+            parts.append(network.forward_tasks(normalise(batch, mean, std).to(network.class_position.device)))
+    logits = [torch.cat(each).cpu() for each in zip(*parts, strict=True)]
+    return fit_logits(network, logits, images.labels)
+
+
+def fit_logits(network: OsdtwNet, task_logits: list[Tensor], labels: Tensor) -> list[list[float]]:
+    """Temperatures and biases of least fused cross-entropy, drawn towards 1 and 0.
+
+    Every class that has images weighs the same within its task, and every task as many times as it has classes: large
+    classes are held out more often, and some of the small ones not at all.
+
+    Args:
+        network: Says how logits are fused.
+        task_logits: Uncalibrated logits of each task, shapes (N, n_k + 1).
+        labels: Classes, shape (N,).
+
+    Returns:
+        Per task [temperature, group bias].
+    """
+    z, weights = [each.double() for each in task_logits], image_weights(network, labels)
+    offsets = None if network.logit_offsets is None else [each.double().cpu() for each in network.logit_offsets]
+    place = network.class_position.cpu()
+    free = torch.zeros(2, len(z), dtype=torch.float64, requires_grad=True)  # log-temperatures, biases
+    solver = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        scores = fuse(calibrate(z, free[0].exp(), free[1]), network.fusion, offsets).index_select(1, place)
+        likelihood = (weights * torch.nn.functional.cross_entropy(scores, labels, reduction="none")).sum()
+        value = likelihood + free.square().sum() / (2 * PRIOR_SCALE**2 * len(labels))
+        value.backward()
+        return value
+
+    solver.step(loss)
+    return torch.stack([free[0].exp(), free[1]], 1).tolist()
+
+
+def image_weights(network: OsdtwNet, labels: Tensor) -> Tensor:
+    """Weight of each held-out image, see `fit_logits`; shape (N,), sum 1."""
+    counts = torch.bincount(labels, minlength=network.num_classes).double()
+    weights = torch.zeros(network.num_classes, dtype=torch.float64)
+    for task in network.partition.tasks:
+        seen = [c for c in task if counts[c]]
+        for c in seen:
+            weights[c] = len(task) / len(seen) / counts[c]
+    return weights[labels] / weights[labels].sum()
