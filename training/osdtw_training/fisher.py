@@ -27,11 +27,13 @@ from osdtw_models.network import OsdtwNet
 from osdtw_training.data import Batches
 from osdtw_training.gradients import multiplies_patches
 from osdtw_training.kronecker import KroneckerFactors
-from osdtw_training.layers import Layer, block_layers, same_layers
+from osdtw_training.layers import Layer, block_layers, own_matrix, same_layers
 from osdtw_training.objectives import TaskObjective
 from osdtw_training.observer import FisherKind, Look, Observer
 from osdtw_training.sampling import bootstrap_error, stratified, weighted_batches
 from osdtw_training.structures import Structure
+
+PIECE = 2**22  # gradients held at once: larger ones would be fetched from the system and given back each time
 
 
 @dataclass(frozen=True)
@@ -149,17 +151,24 @@ class Moments:
         Returns:
             Each image's part of the trace of J*_k, shape (K, B).
         """
+        sets = sum(len(labels.own) for labels in looks[0].labels.values())
+        images = max(1, PIECE // (sets * own_matrix(layer.modules[0]).numel()))
+        rows = [slice(start, start + images) for start in range(0, len(looks[0].logits), images)]
+        return torch.cat([self._add_images(layer, number, looks, each) for each in rows], 1)
+
+    def _add_images(self, layer: Layer, number: int, looks: Sequence[Look], rows: slice) -> Tensor:
         curvature: list[Tensor] = []
         target: list[Tensor] = []
         weighted, norms = [], []
         for k, look in enumerate(looks):
-            gradients = layer.gradients(k, look.inputs[number], look.arriving[number])  # (R, B, P)
+            gradients = layer.gradients(k, look.inputs[number][rows], look.arriving[number][:, rows])  # (R, B, P)
             for name, sums in (("curvature", curvature), ("target", target)):
-                part, weights = gradients[look.sets(name)].square(), look.labels[name].weights
+                part, weights = gradients[look.sets(name)].square(), look.labels[name].weights[:, rows]
                 sums.append(weights.flatten() @ part.flatten(0, 1))
                 if name == "target":
                     norms.append((weights * part.sum(-1)).sum(0))
-            weighted.append((gradients[look.sets("scores")] * look.labels["scores"].weights[..., None]).flatten(0, 1))
+            weights = look.labels["scores"].weights[:, rows, None]
+            weighted.append((gradients[look.sets("scores")] * weights).flatten(0, 1))
         self.curvature = self.curvature + torch.stack(curvature)
         self.target = self.target + torch.stack(target)
         pairs = [[(first * second).sum(0) for second in weighted] for first in weighted]
