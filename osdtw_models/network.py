@@ -27,9 +27,12 @@ from osdtw_models.decoder import Decoder
 from osdtw_models.features import FeatureLevels
 from osdtw_models.fusion import FUSION_RULES, calibrate, fuse
 from osdtw_models.partition import ClassPartition
-from osdtw_models.pooling import TokenPool, make_pool
+from osdtw_models.pooling import TokenPool, UnitLength, make_pool
 
-OWN_ARGS = ("shared_depth", "task_classes", "fusion", "class_counts", "logit_offsets", "calibration")
+OWN_ARGS = (
+    *("shared_depth", "task_classes", "fusion", "class_counts", "logit_offsets"),
+    *("calibration", "normalise_features"),
+)
 
 
 class OsdtwNet(FeatureLevels):
@@ -53,6 +56,7 @@ class OsdtwNet(FeatureLevels):
         logit_offsets: Per task the log-offsets it was trained with, "none" last (Prop 8 (ii)); none by default.
         calibration: Per task a temperature and a group bias, [[T, b], ...], see `osdtw_models.fusion.calibrate`;
             fitted on held-out images. They act when logits are fused; those of `forward_tasks` are without.
+        normalise_features: Whether features are scaled to length 1 before the classifiers, which then see cosines.
         device: Device of the parameters.
         dtype: Type of the parameters.
 
@@ -80,6 +84,7 @@ class OsdtwNet(FeatureLevels):
         fusion: str = "raw",
         logit_offsets: Sequence[Sequence[float]] | None = None,
         calibration: Sequence[Sequence[float]] | None = None,
+        normalise_features: bool = False,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -103,6 +108,7 @@ class OsdtwNet(FeatureLevels):
         self.shared_depth = depth
         self.fusion = fusion
         self.grad_checkpointing = False
+        self.normalise_features = normalise_features
         self.layout, self.prefix_tokens = pieces.layout, pieces.prefix_tokens
         # A network without classifiers still has its tasks: they decide how many decoders there are.
         self.class_counts = None if class_counts is None else [int(count) for count in class_counts]
@@ -116,7 +122,8 @@ class OsdtwNet(FeatureLevels):
 
         named = [(f"block{number}", block) for number, block in enumerate(pieces.blocks, 1)]
         self.encoder = nn.Sequential(OrderedDict(named[:depth]))
-        own = (OrderedDict(named[depth:]), pieces.norm, pieces.neck)
+        neck = nn.Sequential(pieces.neck, UnitLength()) if normalise_features else pieces.neck
+        own = (OrderedDict(named[depth:]), pieces.norm, neck)
         self.decoders = nn.ModuleList()
         for outputs in self.partition.output_sizes:
             blocks, norm, neck = copy.deepcopy(own) if len(self.decoders) else own
@@ -159,10 +166,16 @@ class OsdtwNet(FeatureLevels):
 
     def model_args(self) -> dict[str, Any]:
         """The arguments that rebuild this network, JSON-ready; they travel in ``config.json``."""
-        tasks = self.partition.to_lists()
-        own = {"class_counts": self.class_counts, "logit_offsets": self._offsets, "calibration": self.calibration}
-        args = {"shared_depth": self.shared_depth, "task_classes": tasks, "fusion": self.fusion}
-        return {**self._backbone_args, **args, **{name: value for name, value in own.items() if value is not None}}
+        own: dict[str, Any] = {
+            "shared_depth": self.shared_depth,
+            "task_classes": self.partition.to_lists(),
+            "fusion": self.fusion,
+            "class_counts": self.class_counts,
+            "logit_offsets": self._offsets,
+            "calibration": self.calibration,
+            "normalise_features": self.normalise_features or None,
+        }
+        return {**self._backbone_args, **{name: value for name, value in own.items() if value is not None}}
 
     @property
     def _model_args(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 
+import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d
 from timm.layers.pool1d import global_pool_nlc
 from torch import Tensor, nn
@@ -49,6 +50,14 @@ class TokenPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, tokens, C) -> (B, C)."""
         return global_pool_nlc(x, pool_type=self.pool_type, num_prefix_tokens=self.prefix_tokens)
+
+
+class UnitLength(nn.Module):
+    """Features scaled to length 1."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C) -> (B, C)."""
+        return F.normalize(x)
 
 
 def make_pool(pool_type: str, num_classes: int, layout: Layout, prefix_tokens: int) -> SelectAdaptivePool2d | TokenPool:

@@ -19,8 +19,8 @@ MODEL_LIBRARIES = {"torch", "timm", "safetensors", "huggingface_hub", "numpy", "
 TRAINING_COLUMNS = [
     {"cli", "demo"},
     {"pipeline", "options", "checking"},
-    {"stages", "methods", "figures", "calibration"},
-    {"planning", "engine"},
+    {"stages", "methods", "figures"},
+    {"planning", "engine", "calibration"},
     {"networks", "search"},
     {"proxy", "schur", "store"},
     {"fisher", "responses", "terms"},

@@ -10,7 +10,20 @@ from typing import Any
 Results = dict[str, Any]
 GROUPS = ("many", "medium", "few")
 HEADERS = {"task_right": "right task", "nll": "NLL", "ece": "ECE"}
-METHODS = {"osdtw": "OSDTW", "balanced_softmax": "balanced softmax"}
+METHODS = {
+    "osdtw": "OSDTW",
+    "cross_entropy": "cross-entropy",
+    "focal": "focal loss",
+    "class_balanced": "class-balanced loss",
+    "balanced_softmax": "balanced softmax",
+    "logit_adjustment": "logit adjustment, in the loss",
+    "logit_adjustment_post_hoc": "logit adjustment, after training",
+    "ldam_drw": "LDAM-DRW",
+    "crt": "cRT",
+    "lws": "LWS",
+    "tau_norm": "tau-normalisation",
+    "ncm": "nearest class mean",
+}
 
 
 def read(path: Path) -> Results:

@@ -185,7 +185,7 @@ class Batches:
             Normalised images (B, C, H, W) in channels-last memory, and labels (B,). A last batch smaller than
             the others is left out, unless it is the only one.
         """
-        order = np.random.default_rng([self.recipe.seed, epoch, 0]).permutation(len(self.images))
+        order = self._order(np.random.default_rng([self.recipe.seed, epoch, 0]))
         batches = [order[i : i + self.batch_size] for i in range(0, self.steps * self.batch_size, self.batch_size)]
         if self.recipe.crop == "resized":
             for images, labels in augmented_batches(
@@ -216,6 +216,14 @@ class Batches:
     def steps(self) -> int:
         """Batches per epoch."""
         return len(self.images) // self.batch_size
+
+    def _order(self, stream: np.random.Generator) -> np.ndarray[Any, Any]:
+        """Which images an epoch shows, in order."""
+        number = len(self.images)
+        if self.recipe.sampler == "instance":
+            return stream.permutation(number)
+        weights = 1 / np.array(self.images.counts())[self.images.labels.numpy()]
+        return stream.choice(number, number, p=weights / weights.sum())
 
     def _normalise(self, images: Tensor) -> Tensor:
         wanted = preparation(self.recipe)

@@ -30,6 +30,7 @@ def fit(
     recipe: Recipe,
     run: Run,
     first_epoch: int = 0,
+    before_epoch: Callable[[int], None] | None = None,
 ) -> None:
     """Train parts of a network, one checkpoint per epoch; goes on from the stage's checkpoint if there is one.
 
@@ -43,6 +44,7 @@ def fit(
         recipe: Optimiser settings.
         run: Run folder.
         first_epoch: Number of the stage's first epoch in the whole run; decides order and augmentation.
+        before_epoch: Called with the number of each epoch of the stage before it begins.
 
     Raises:
         FloatingPointError: If the loss is not finite; the last checkpoint stays.
@@ -65,6 +67,8 @@ def fit(
     run.forget(stage, done)
     for epoch in range(done, schedule.epochs):
         started = time.perf_counter()
+        if before_epoch is not None:
+            before_epoch(epoch)
         network.eval()
         parts.train()
         total = torch.zeros((), dtype=torch.float64)

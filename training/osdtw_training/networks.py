@@ -22,6 +22,7 @@ def new_network(
     shared_depth: int = -1,
     logit_offsets: list[list[float]] | None = None,
     start: bool = False,
+    **arguments: Any,
 ) -> OsdtwNet:
     """A fresh network of the recipe's architecture; its initial weights depend on the recipe's seed alone.
 
@@ -31,6 +32,7 @@ def new_network(
         shared_depth: Shared blocks; -1 = all.
         logit_offsets: See `OsdtwNet`.
         start: Whether training starts from it: the recipe's weights of the backbone are loaded.
+        **arguments: More arguments of the network.
 
     Returns:
         The network, on the recipe's device.
@@ -61,6 +63,7 @@ def new_network(
         logit_offsets=logit_offsets,
         pretrained_cfg_overlay=overlay,
         **begin,
+        **arguments,
     )
     assert isinstance(model, OsdtwNet)
     try:

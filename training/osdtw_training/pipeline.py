@@ -25,12 +25,12 @@ from osdtw_models.partition import ClassPartition
 from osdtw_training import figures, planning, stages
 from osdtw_training.calibration import fit_calibration
 from osdtw_training.data import LongTailedData, load_data
-from osdtw_training.methods import balanced_softmax
+from osdtw_training.methods import PEERS, Method
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe, to_values
 from osdtw_training.runs import Run
 
-METHODS = {"osdtw": stages.train, "balanced_softmax": balanced_softmax.train}
+METHODS: dict[str, Method] = {"osdtw": stages.train, **PEERS}
 
 
 @dataclass(frozen=True)

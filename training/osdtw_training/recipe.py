@@ -16,6 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
+TWO_STAGES = ("crt", "lws")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -83,12 +85,43 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Peer:
+    """Hyper-parameters of the peers; the defaults are their papers' (see methods/)."""
+
+    gamma: float = 2.0
+    """Focal loss: power of 1 - p."""
+    beta: float = 0.9999
+    """Effective number of images: class-balanced loss, deferred re-weighting."""
+    tau: float = 1.0
+    """Logit adjustment: factor on the log-prior."""
+    margin: float = 0.5
+    """LDAM: margin of the rarest class."""
+    scale: float = 30.0
+    """LDAM: factor on the cosines."""
+    defer: float = 0.8
+    """LDAM: part of the epochs before classes are re-weighted."""
+
+
+@dataclass(frozen=True)
 class Recipe:
     """Everything that decides a run's result."""
 
     name: str = "unnamed"
     """Name of the recipe; its file's name if the file states none."""
-    method: Literal["osdtw", "balanced_softmax"] = "osdtw"
+    method: Literal[
+        "osdtw",
+        "cross_entropy",
+        "focal",
+        "class_balanced",
+        "balanced_softmax",
+        "logit_adjustment",
+        "logit_adjustment_post_hoc",
+        "ldam_drw",
+        "crt",
+        "lws",
+        "tau_norm",
+        "ncm",
+    ] = "osdtw"
     """Training method; all methods share one engine."""
     model: str = "osdtw_resnet20"
     """Registered architecture."""
@@ -136,6 +169,8 @@ class Recipe:
     """Shared blocks; none = the search decides."""
     task_weights: tuple[float, ...] | None = None
     """Weights of the tasks in joint training, sum 1; none = the search decides."""
+    sampler: Literal["instance", "balanced"] = "instance"
+    """"instance": every image once an epoch; "balanced": as many draws, every class as likely."""
     seed: int = 0
     """Seed of the initial weights, the sub-samples, the order of images and their augmentation."""
     batch_size: int = 128
@@ -152,8 +187,10 @@ class Recipe:
     """Processes that read photographs ahead; the result does not depend on them."""
     device: str = "cpu"
     """Torch device."""
+    peer: Peer = field(default_factory=Peer)
+    """Hyper-parameters of the peers."""
     train: Schedule = field(default_factory=Schedule)
-    """The only stage of one-stage methods."""
+    """The first stage of all methods but OSDTW; the second of cRT and LWS is ``refit``."""
     warmup: Warmup = field(default_factory=Warmup)
     """Stage 0: the common warm-up."""
     tasks: Schedule = field(default_factory=Schedule)
@@ -194,6 +231,8 @@ class Recipe:
             )
         if not 0 <= self.refit.distill <= 1:
             raise ValueError(f"refit.distill is {self.refit.distill}; it is a share, 0 to 1.")
+        if self.method == "tau_norm" and not self.holdout:
+            raise ValueError("tau_norm chooses its power on held-out images; set holdout above 0.")
         if self.calibrate and not self.holdout:
             raise ValueError("calibrate needs held-out images; set holdout above 0.")
         stages = {"train": self.train, "warmup": self.warmup, "tasks": self.tasks, "joint": self.joint}
@@ -206,7 +245,7 @@ class Recipe:
     def passes(self) -> int:
         """Passes over the training images in all stages, each task of stage 1 and its replicates counted."""
         if self.method != "osdtw":
-            return self.train.epochs
+            return self.train.epochs + (self.refit.epochs if self.method in TWO_STAGES else 0)
         refit = self.refit.epochs if self.refit.decoders == "refit" else 0
         searched = self.shared_depth is None or self.task_weights is None
         # Two halves of the images make one more pass.

@@ -1,0 +1,115 @@
+"""The peers' defining formulas against hand-computed cases, and a short run of each."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from osdtw_models.load import load_model
+from osdtw_training.data import Batches, load_data
+from osdtw_training.methods import PEERS
+from osdtw_training.methods.class_balanced import effective_weights, weighted_loss
+from osdtw_training.methods.decoupled import nearest_mean, tau_normalised
+from osdtw_training.methods.focal import focal_loss
+from osdtw_training.methods.ldam import ldam_loss, margins
+from osdtw_training.methods.logit_adjustment import adjustment
+from osdtw_training.pipeline import run_recipe
+from osdtw_training.recipe import TWO_STAGES, Recipe, Schedule
+from osdtw_training.recipe import Refit as RefitSchedule
+
+LOGITS = torch.tensor([[math.log(1.0), math.log(3.0)], [math.log(4.0), math.log(1.0)]])  # odds 1 : 3 and 4 : 1
+LABELS = torch.tensor([0, 0])  # of chances 1/4 and 4/5
+
+
+def test_focal_loss_weighs_by_what_is_missing():
+    expected = (0.75**2 * math.log(4) + 0.2**2 * math.log(1.25)) / 2
+    assert float(focal_loss(LOGITS, LABELS, 2.0)) == pytest.approx(expected, rel=1e-5)
+    assert float(focal_loss(LOGITS, LABELS, 0.0)) == pytest.approx((math.log(4) + math.log(1.25)) / 2, rel=1e-5)
+
+
+def test_effective_numbers_of_one_and_two_images():
+    # beta = 1/2: effective numbers 1 and 1 + 1/2, so weights in the ratio 3 : 2 with mean 1.
+    assert effective_weights([1, 2], 0.5).tolist() == pytest.approx([1.2, 0.8])
+    assert effective_weights([7, 1, 3], 0.0).tolist() == [1, 1, 1]
+    inverse = torch.tensor([1 / 7, 1, 1 / 3])
+    assert effective_weights([7, 1, 3], 1 - 1e-9).tolist() == pytest.approx((3 * inverse / inverse.sum()).tolist())
+    labels = torch.tensor([0, 1])
+    expected = (2 * math.log(4) + 5 * math.log(5)) / 2
+    assert float(weighted_loss(LOGITS, labels, torch.tensor([2.0, 5.0]))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_adjustment_is_the_log_frequency_times_tau():
+    assert adjustment([1, 3], 2.0).tolist() == pytest.approx([2 * math.log(0.25), 2 * math.log(0.75)])
+
+
+def test_margins_fall_with_the_fourth_root():
+    assert margins([16, 1, 81], 0.6).tolist() == pytest.approx([0.3, 0.6, 0.2])
+
+
+def test_ldam_takes_the_margin_off_the_true_class_only():
+    cosines, margin = torch.tensor([[0.5, 0.1], [0.2, 0.9]]), torch.tensor([0.3, 0.4])
+    # Scaled by 10: 2 against 1, and 5 against 2.
+    each = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(-3))]
+    assert float(ldam_loss(cosines, torch.tensor([0, 1]), margin, 10.0)) == pytest.approx(sum(each) / 2, rel=1e-5)
+    weighted = (each[0] * 1 + each[1] * 3) / 4
+    found = ldam_loss(cosines, torch.tensor([0, 1]), margin, 10.0, torch.tensor([1.0, 3.0]))
+    assert float(found) == pytest.approx(weighted, rel=1e-5)
+
+
+def test_rows_are_divided_by_a_power_of_their_length():
+    rows = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
+    assert tau_normalised(rows, 2.0).tolist() == [pytest.approx([0.12, 0.16]), pytest.approx([0.0, 0.5])]
+    assert torch.equal(tau_normalised(rows, 0.0), rows)
+
+
+def test_the_nearest_mean_has_the_largest_logit():
+    features = torch.randn(60, 4)
+    labels = torch.arange(3).repeat(20)
+    weight, bias = nearest_mean(features, labels, 3)
+    means = torch.stack([features[labels == c].mean(0) for c in range(3)])
+    queries = torch.randn(50, 4)
+    expected = torch.cdist(queries, means).argmin(1)
+    assert torch.equal((queries @ weight.T + bias).argmax(1), expected)
+
+
+def test_balanced_batches_show_every_class_alike(noise, tiny):
+    labels = [0] * 90 + [1] * 9 + [2]
+    batches = Batches(noise(labels), list(range(100)), tiny(sampler="balanced", batch_size=100))
+    shown = torch.cat([y for epoch in range(30) for _, y in batches.epoch(epoch)])
+    shares = torch.bincount(shown).double() / len(shown)
+    assert (shares - 1 / 3).abs().max() < 4 * math.sqrt(2 / 9 / 3000)
+    again = torch.cat([y for _, y in batches.epoch(3)])
+    assert torch.equal(again, shown[300:400])
+
+
+def test_a_recipe_knows_every_peer():
+    names = set(Recipe.__dataclass_fields__["method"].type.replace("\n", "").split("'")) | set(
+        Recipe.__dataclass_fields__["method"].type.split('"')
+    )
+    assert set(PEERS) <= names
+    assert set(TWO_STAGES) <= set(PEERS)
+
+
+@pytest.mark.parametrize("method", PEERS)
+def test_a_short_run_of_each_learns_and_loads_as_a_plain_network(method, tiny, tmp_path, no_figures):
+    stages = {"train": Schedule(epochs=4, lr=0.05), "refit": RefitSchedule(epochs=2, lr=0.05)}
+    recipe = dataclasses.replace(tiny(method=method, imbalance_factor=10), **stages)
+    result = run_recipe(recipe, tmp_path / "run")
+    assert result.results["passes"] == (6 if method in TWO_STAGES else 4)
+    assert result.results["test"]["overall"] > 20  # ten classes: twice what guessing gives
+    network = load_model(tmp_path / "run")
+    images = load_data(recipe).test.images[:8].float() / 255
+    torch.testing.assert_close(network(images), result.network(images))
+    assert network.partition.num_tasks == 1
+
+
+def test_a_two_stage_peer_is_resumed_in_its_second_stage(tiny, tmp_path, no_figures):
+    stages = {"train": Schedule(epochs=1, lr=0.05), "refit": RefitSchedule(epochs=2, lr=0.05)}
+    recipe = dataclasses.replace(tiny(method="lws"), **stages)
+    whole = run_recipe(recipe, tmp_path / "whole")
+    run_recipe(recipe, tmp_path / "again")
+    (tmp_path / "again" / "results.json").unlink()
+    resumed = run_recipe(recipe, tmp_path / "again", resume=True)
+    for one, other in zip(whole.network.parameters(), resumed.network.parameters(), strict=True):
+        assert torch.equal(one, other)

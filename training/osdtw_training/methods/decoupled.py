@@ -1,0 +1,152 @@
+"""Decoupled training (Kang et al. 2020): features by cross-entropy, then another classifier on frozen features.
+
+Four classifiers: retrained on class-balanced batches (cRT), its rows rescaled by learned factors (LWS), by a power of
+their length (tau-normalisation), or the nearest class mean (NCM). The power is chosen on held-out images, as there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from osdtw_models.network import OsdtwNet
+from osdtw_training.calibration import image_weights
+from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.engine import fit
+from osdtw_training.methods.cross_entropy import train as train_cross_entropy
+from osdtw_training.recipe import Recipe
+from osdtw_training.runs import Run
+
+POWERS = torch.linspace(0, 2, 21)
+
+
+def train_crt(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
+    """cRT: a new classifier, trained over ``[refit]`` on batches in which every class is as frequent."""
+    network = train_cross_entropy(recipe, data, run)
+    classifier = _classifier(network)
+    torch.manual_seed(recipe.seed)
+    classifier.reset_parameters()
+
+    def logits(features: Tensor) -> Tensor:
+        return cast("Tensor", classifier(features))
+
+    _second_stage(recipe, data, run, network, classifier, logits)
+    return network
+
+
+def train_lws(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
+    """LWS: one learned factor per class on the classifier's logits; folded into its rows afterwards."""
+    network = train_cross_entropy(recipe, data, run)
+    classifier = _classifier(network)
+    scales = Scales(len(data.counts)).to(recipe.device)
+    network.add_module("scales", scales)  # saved with the stage's checkpoint
+
+    def logits(features: Tensor) -> Tensor:
+        return cast("Tensor", scales(classifier(features)))
+
+    _second_stage(recipe, data, run, network, scales, logits)
+    del network.scales
+    with torch.no_grad():
+        classifier.weight.mul_(scales.factors[:, None])
+        classifier.bias.mul_(scales.factors)
+    return network
+
+
+def train_tau_norm(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
+    """tau-normalisation: rows divided by their length to the power that is best on the held-out images."""
+    network = train_cross_entropy(recipe, data, run)
+    classifier = _classifier(network)
+    images = Batches(data.holdout, data.holdout_indices, recipe)
+    features, labels = _features(network, images)
+    weights = image_weights(network, labels)
+    right = []
+    for power in POWERS:
+        found = F.linear(features, tau_normalised(classifier.weight, float(power))).argmax(1) == labels
+        right.append(float((weights * found).sum()))
+    best = float(POWERS[max(range(len(POWERS)), key=right.__getitem__)])
+    with torch.no_grad():
+        classifier.weight.copy_(tau_normalised(classifier.weight, best))
+        classifier.bias.zero_()
+    return network
+
+
+def train_ncm(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
+    """NCM: the class whose mean training feature is nearest, written as a linear layer."""
+    network = train_cross_entropy(recipe, data, run)
+    classifier = _classifier(network)
+    features, labels = _features(network, Batches(data.train, data.train_indices, recipe))
+    weight, bias = nearest_mean(features, labels, len(data.counts))
+    with torch.no_grad():
+        classifier.weight.copy_(weight)
+        classifier.bias.copy_(bias)
+    return network
+
+
+def tau_normalised(rows: Tensor, power: float) -> Tensor:
+    """Rows w / |w|^power (equation 7), shape (C, features)."""
+    return rows.detach() / rows.detach().norm(dim=1, keepdim=True) ** power
+
+
+def nearest_mean(features: Tensor, labels: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """The linear layer whose largest logit is the nearest class mean, -|f - m|^2 / 2 up to what classes share.
+
+    Args:
+        features: Shape (N, D).
+        labels: Shape (N,).
+        num_classes: Number of classes C.
+
+    Returns:
+        Weight (C, D) and bias (C,).
+    """
+    means = torch.stack([features[labels == c].mean(0) for c in range(num_classes)])
+    return means, -means.square().sum(1) / 2
+
+
+class Scales(nn.Module):
+    """One factor per class, from 1.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.ones(num_classes))
+
+    def forward(self, logits: Tensor) -> Tensor:
+        """(B, C) -> (B, C)."""
+        return logits * self.factors
+
+
+def _second_stage(
+    recipe: Recipe, data: LongTailedData, run: Run, network: OsdtwNet, trained: nn.Module, logits: object
+) -> None:
+    balanced = Batches(data.train, data.train_indices, replace(recipe, sampler="balanced"))
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        with torch.no_grad():
+            features = network.forward_head(network.forward_features(images), pre_logits=True)
+        return F.cross_entropy(logits(features).float(), labels)  # type: ignore[operator]
+
+    fit("refit", network, [trained], loss, balanced, recipe.refit, recipe, run, recipe.train.epochs)
+
+
+@torch.no_grad()
+def _features(network: OsdtwNet, batches: Batches) -> tuple[Tensor, Tensor]:
+    """Pooled features of all images as they are, and their labels."""
+    network.eval()
+    parts = [
+        (network.forward_head(network.forward_features(images), pre_logits=True).float(), labels)
+        for images, labels in batches.plain()
+    ]
+    return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
+
+
+def _classifier(network: OsdtwNet) -> nn.Linear:
+    (classifier,) = network.get_classifier()
+    assert isinstance(classifier, nn.Linear)
+    return classifier

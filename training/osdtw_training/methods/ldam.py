@@ -1,0 +1,76 @@
+"""LDAM with deferred re-weighting (Cao et al. 2019): larger margins for rarer classes, class weights near the end.
+
+Features and classifier are normalised, logits are ``scale`` times cosines. Margin 0.5, scale 30, weights of beta 0.9999
+over the last fifth (160 of 200 epochs) are the paper's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from osdtw_models.network import OsdtwNet
+from osdtw_training.data import LongTailedData
+from osdtw_training.methods.class_balanced import effective_weights
+from osdtw_training.methods.single import train_plain
+from osdtw_training.recipe import Recipe
+from osdtw_training.runs import Run
+
+
+def margins(counts: Sequence[int], largest: float) -> Tensor:
+    """Margin of each class, in proportion to n^(-1/4), the rarest class's being ``largest`` (equation 13)."""
+    raw = torch.tensor(counts, dtype=torch.float64) ** -0.25
+    return (largest * raw / raw.max()).float()
+
+
+def ldam_loss(cosines: Tensor, labels: Tensor, margin: Tensor, scale: float, weights: Tensor | None = None) -> Tensor:
+    """Cross-entropy on ``scale (cos - margin of the true class)`` (equation 12), a weighted mean over the batch.
+
+    Args:
+        cosines: Between features and class vectors, shape (B, C).
+        labels: Shape (B,).
+        margin: Of each class, shape (C,).
+        scale: Factor on the cosines.
+        weights: Of each class, shape (C,); none = equal.
+
+    Returns:
+        A scalar, in nats.
+    """
+    own = F.one_hot(labels, cosines.shape[1]).bool()
+    shifted = torch.where(own, cosines - margin[labels][:, None], cosines)
+    return F.cross_entropy(scale * shifted, labels, weight=weights)
+
+
+def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
+    """Train the plain backbone by LDAM-DRW; its classifier is folded into an ordinary linear layer at the end."""
+    wanted = recipe.peer
+    margin = margins(data.counts, wanted.margin).to(recipe.device)
+    late = effective_weights(data.counts, wanted.beta).to(recipe.device)
+    deferred = round(wanted.defer * recipe.train.epochs)
+    weights: list[Tensor | None] = [None]
+
+    def before_epoch(epoch: int) -> None:
+        weights[0] = late if epoch >= deferred else None
+
+    def cosines(network: OsdtwNet, images: Tensor) -> Tensor:
+        features = network.forward_head(network.forward_features(images), pre_logits=True)
+        return F.linear(features.float(), F.normalize(_classifier(network).weight.float()))
+
+    def loss(found: Tensor, labels: Tensor) -> Tensor:
+        return ldam_loss(found, labels, margin, wanted.scale, weights[0])
+
+    network = train_plain(recipe, data, run, loss, cosines, before_epoch, normalise_features=True)
+    with torch.no_grad():
+        classifier = _classifier(network)
+        classifier.weight.copy_(wanted.scale * F.normalize(classifier.weight))
+        classifier.bias.zero_()
+    return network
+
+
+def _classifier(network: OsdtwNet) -> nn.Linear:
+    (classifier,) = network.get_classifier()
+    assert isinstance(classifier, nn.Linear)
+    return classifier

@@ -1,0 +1,45 @@
+"""Logit adjustment (Menon et al. 2021): the log-prior, times tau, in the loss or after training.
+
+tau = 1 is the paper's, in both forms; in the loss it is balanced softmax (Ren et al. 2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from osdtw_models.network import OsdtwNet
+from osdtw_training.data import LongTailedData
+from osdtw_training.methods.cross_entropy import train as train_cross_entropy
+from osdtw_training.methods.single import train_plain
+from osdtw_training.recipe import Recipe
+from osdtw_training.runs import Run
+
+
+def adjustment(counts: Sequence[int], tau: float) -> Tensor:
+    """tau times the log-frequency of each class, shape (C,)."""
+    prior = torch.tensor(counts, dtype=torch.float64)
+    return (tau * (prior / prior.sum()).log()).float()
+
+
+def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
+    """Train the plain backbone on logits plus tau log-prior (equation 10)."""
+    shift = adjustment(data.counts, recipe.peer.tau).to(recipe.device)
+
+    def loss(logits: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(logits + shift, labels)
+
+    return train_plain(recipe, data, run, loss)
+
+
+def train_post_hoc(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
+    """Train by cross-entropy, then take tau log-prior off the classifier's bias (equation 9)."""
+    network = train_cross_entropy(recipe, data, run)
+    (classifier,) = network.get_classifier()
+    assert isinstance(classifier, nn.Linear)
+    with torch.no_grad():
+        classifier.bias.sub_(adjustment(data.counts, recipe.peer.tau).to(recipe.device))
+    return network

@@ -1,0 +1,54 @@
+"""What all single-network peers share: the plain backbone, one task, one loss over its logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from osdtw_models.network import OsdtwNet
+from osdtw_models.partition import ClassPartition
+from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.engine import fit
+from osdtw_training.networks import new_network
+from osdtw_training.recipe import Recipe
+from osdtw_training.runs import Run
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+"""From logits (B, C) and labels (B,) to the mean loss of the batch."""
+
+
+def train_plain(
+    recipe: Recipe,
+    data: LongTailedData,
+    run: Run,
+    criterion: Criterion,
+    logits_of: Callable[[OsdtwNet, Tensor], Tensor] | None = None,
+    before_epoch: Callable[[int], None] | None = None,
+    **arguments: Any,
+) -> OsdtwNet:
+    """Train the plain backbone over the ``[train]`` schedule.
+
+    Args:
+        recipe: The recipe.
+        data: The images.
+        run: Run folder.
+        criterion: The loss.
+        logits_of: From network and images to logits, if not its own.
+        before_epoch: Called with the number of each epoch before it begins.
+        **arguments: More arguments of the network.
+
+    Returns:
+        The network.
+    """
+    partition = ClassPartition.single(len(data.counts))
+    network = new_network(recipe, partition, start=not run.has_checkpoint("train"), **arguments)
+    forward = logits_of or (lambda net, images: net.forward_task(images, 0))
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        return criterion(forward(network, images).float(), labels)
+
+    batches = Batches(data.train, data.train_indices, recipe)
+    fit("train", network, [network], loss, batches, recipe.train, recipe, run, before_epoch=before_epoch)
+    return network
