@@ -38,7 +38,7 @@ def evaluate_logits(
             20 to 100, < 20 images).
 
     Yields:
-        ("overall", %), ("balanced", %), groups, ("nll", nats), ("ece", %).
+        ("overall", %), ("balanced", %), groups, ("macro_f1", %), ("nll", nats), ("ece", %).
     """
     logits, labels = logits.double(), labels.long()
     predicted = logits.argmax(-1)
@@ -53,6 +53,7 @@ def evaluate_logits(
     if class_counts is not None:
         for name, classes in frequency_groups(class_counts).items():
             yield name, mean_accuracy(accuracies, classes)
+    yield "macro_f1", macro_f1(predicted, labels, logits.shape[1])
     yield "nll", torch.nn.functional.cross_entropy(logits, labels).item()
     yield "ece", calibration_error(logits.softmax(-1), labels)
 
@@ -91,6 +92,14 @@ def class_accuracies(predicted: Tensor, labels: Tensor, num_classes: int) -> Ten
     """Accuracy of each class in percent, shape (C,); NaN for a class without images."""
     right = torch.bincount(labels[predicted == labels], minlength=num_classes).double()
     return 100 * right / torch.bincount(labels, minlength=num_classes)
+
+
+def macro_f1(predicted: Tensor, labels: Tensor, num_classes: int) -> float:
+    """Mean F1 in percent over the classes that have images: 2 right / (predicted + there) of each."""
+    there = torch.bincount(labels, minlength=num_classes).double()
+    right = torch.bincount(labels[predicted == labels], minlength=num_classes).double()
+    each = 200 * right / (torch.bincount(predicted, minlength=num_classes) + there)
+    return each[there > 0].mean().item()
 
 
 def mean_accuracy(accuracies: Tensor, classes: Sequence[int]) -> float:

@@ -55,6 +55,11 @@ def test_all_figures_are_those_counted_by_hand(predictions):
     pairs = [(int(z.argmax()), int(y)) for z, y in zip(logits, labels, strict=True)]
     assert figures.pop("overall") == pytest.approx(100 * sum(a == b for a, b in pairs) / 90)
     assert figures.pop("task_right") == pytest.approx(100 * sum((a < 3) == (b < 3) for a, b in pairs) / 90)
+    scores = []
+    for c in range(6):
+        right, told, there = (sum(one) for one in zip(*[(a == b == c, a == c, b == c) for a, b in pairs], strict=True))
+        scores.append(2 * right / (told + there))
+    assert figures.pop("macro_f1") == pytest.approx(100 * sum(scores) / 6)
     nll = [-math.log(z.double().softmax(0)[y]) for z, y in zip(logits, labels, strict=True)]
     assert figures.pop("nll") == pytest.approx(sum(nll) / 90, rel=1e-6)
     assert figures.pop("ece") == pytest.approx(calibration_error(logits.double().softmax(1), labels))
@@ -62,7 +67,7 @@ def test_all_figures_are_those_counted_by_hand(predictions):
 
 
 def test_figures_need_neither_tasks_nor_counts(predictions):
-    assert list(dict(evaluate_logits(*predictions))) == ["overall", "balanced", "nll", "ece"]
+    assert list(dict(evaluate_logits(*predictions))) == ["overall", "balanced", "macro_f1", "nll", "ece"]
     plain = dict(evaluate_logits(*predictions, ClassPartition.single(6)))
     assert "task_right" not in plain
     three = dict(evaluate_logits(*predictions, ClassPartition(((0, 1), (2, 3), (4, 5)))))

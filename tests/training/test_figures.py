@@ -8,7 +8,7 @@ from PIL import Image
 
 from osdtw_training import figures
 from osdtw_training.cli import search
-from osdtw_training.figures import class_accuracy, draw, learning_curves
+from osdtw_training.figures import class_accuracy, draw, learning_curves, reliability
 from osdtw_training.runs import Run
 
 
@@ -19,10 +19,25 @@ def run(finished, tmp_path):
     return Run(tmp_path / "run", resume=True)
 
 
+def test_results_of_before_the_breakdown_get_the_pictures_that_they_have_data_for(run):
+    results = run.read_json("results.json")
+    del results["test"]["breakdown"]
+    run.write_json("results.json", results)
+    assert {"class_accuracy", "proxy_map"} <= {file.stem for file in draw(run)}
+
+
+def test_a_calibrated_run_shows_both_lines(run):
+    results = run.read_json("results.json")
+    results["calibration"] = {"before": {"test": results["test"]}}
+    labels = [line.get_label() for line in reliability(results).axes[0].lines]
+    assert [label.split(":")[0] for label in labels] == ["as right as sure", "before calibration", "calibrated"]
+
+
 def test_a_finished_run_gets_all_pictures(run):
     files = draw(run)
     assert {file.name for file in files} == {path.name for path in run.folder.glob("*.png")}
-    assert {"learning_curves.png", "class_accuracy.png", "proxy_depth.png", "proxy_map.png"} == {f.name for f in files}
+    names = {"learning_curves", "class_accuracy", "reliability", "group_confusion", "proxy_depth", "proxy_map"}
+    assert {file.stem for file in files} == names
     for file in files:
         with Image.open(file) as image:
             assert len(np.unique(np.asarray(image.convert("L")))) > 20

@@ -37,6 +37,9 @@ def draw(run: Run) -> list[Path]:
         results = run.read_json("results.json")
         if "test" in results:
             drawn.append(_save(class_accuracy(results), run, "class_accuracy.png"))
+        if "breakdown" in results.get("test", {}):
+            drawn.append(_save(reliability(results), run, "reliability.png"))
+            drawn.append(_save(group_confusion(results["test"]["breakdown"]), run, "group_confusion.png"))
     if store.has(run):
         plan = run.read_json("plan.json")
         statistics, _ = store.load(run)
@@ -74,6 +77,40 @@ def class_accuracy(results: dict[str, Any]) -> Figure:
     over = axes.twinx()
     over.plot(range(len(counts)), accuracy[order], ".", color="#aa3377")
     over.set(ylabel="test accuracy (%)", ylim=(0, 100), title="Accuracy over class frequency")
+    return figure
+
+
+def reliability(results: dict[str, Any]) -> Figure:
+    """Accuracy over confidence on the test images, and before calibration where there was one."""
+    figure = Figure(figsize=(4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 100], [0, 100], color="#bbbbbb", label="as right as sure")
+    shown = {"": results["test"]}
+    if "calibration" in results:
+        shown = {"before calibration": results["calibration"]["before"]["test"], "calibrated": results["test"]}
+    for name, figures in shown.items():
+        bins = figures["breakdown"]["reliability"]
+        pairs = zip(bins["confidence"], bins["accuracy"], strict=True)
+        known = [pair for pair in pairs if pair[0] is not None]
+        error = f"calibration error {figures['ece']:.1f} %"
+        axes.plot(*zip(*known, strict=True), ".-", label=f"{name}: {error}" if name else error)
+    axes.set(xlabel="confidence (%)", ylabel="accuracy (%)", title="Reliability", xlim=(0, 100), ylim=(0, 100))
+    axes.legend(fontsize="small")
+    return figure
+
+
+def group_confusion(breakdown: dict[str, Any]) -> Figure:
+    """Where predictions for images of many, medium and few fall."""
+    groups, shares = breakdown["groups"], np.array(breakdown["group_confusion"], dtype=float)
+    figure = Figure(figsize=(4, 3.4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=100)
+    for (row, column), share in np.ndenumerate(shares):
+        axes.text(column, row, f"{share:.0f} %", ha="center", va="center", color="w" if share > 60 else "k")
+    places = range(len(groups))
+    axes.set_xticks(places, groups)
+    axes.set_yticks(places, groups)
+    axes.set(xlabel="predicted group", ylabel="true group", title="Confusion between groups")
     return figure
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from timm.models import save_for_hf
 
+from osdtw_models.breakdown import breakdown
 from osdtw_models.datasets import ImageSet
 from osdtw_models.evaluation import class_accuracies, evaluate_logits, predict_images
 from osdtw_models.files import write_whole
@@ -198,6 +199,7 @@ def calibrate(
     network.set_calibration(fit_calibration(network, data.holdout))
     for split in before.values():
         del split["per_class"]
+        split["breakdown"] = {"reliability": split["breakdown"]["reliability"]}
     return {"calibration": {"tasks": network.calibration, "images": len(data.holdout), "before": before}}
 
 
@@ -219,7 +221,7 @@ def _figures_of(network: OsdtwNet, images: ImageSet, partition: ClassPartition, 
     }
     each = class_accuracies(logits.argmax(-1), labels, len(counts)).tolist()
     values["per_class"] = [None if value != value else round(value, 2) for value in each]
-    return values
+    return {**values, "breakdown": breakdown(logits, labels, counts)}
 
 
 def _same_recipe(run: Run, recipe: Recipe) -> None:
