@@ -23,6 +23,8 @@ METHODS = {
     "lws": "LWS",
     "tau_norm": "tau-normalisation",
     "ncm": "nearest class mean",
+    "mislas": "MiSLAS",
+    "bags": "balanced group softmax",
 }
 
 

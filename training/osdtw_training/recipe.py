@@ -16,7 +16,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
-TWO_STAGES = ("crt", "lws")
+TWO_STAGES = ("crt", "lws", "mislas", "bags")
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,14 @@ class Peer:
     """LDAM: factor on the cosines."""
     defer: float = 0.8
     """LDAM: part of the epochs before classes are re-weighted."""
+    mixup: float = 0.2
+    """MiSLAS: both parameters of the Beta distribution that images are mixed by."""
+    smooth_head: float = 0.4
+    """MiSLAS: label smoothing of the most frequent class."""
+    smooth_tail: float = 0.1
+    """MiSLAS: label smoothing of the rarest class."""
+    reject: int = 8
+    """BAGS: images of other groups that are kept per image of a group."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,8 @@ class Recipe:
         "lws",
         "tau_norm",
         "ncm",
+        "mislas",
+        "bags",
     ] = "osdtw"
     """Training method; all methods share one engine."""
     model: str = "osdtw_resnet20"
@@ -190,7 +200,7 @@ class Recipe:
     peer: Peer = field(default_factory=Peer)
     """Hyper-parameters of the peers."""
     train: Schedule = field(default_factory=Schedule)
-    """The first stage of all methods but OSDTW; the second of cRT and LWS is ``refit``."""
+    """The first stage of all methods but OSDTW; the second of two-stage peers is ``refit``."""
     warmup: Warmup = field(default_factory=Warmup)
     """Stage 0: the common warm-up."""
     tasks: Schedule = field(default_factory=Schedule)
@@ -311,6 +321,24 @@ def from_values(cls: type[Any], values: dict[str, Any], where: str = "") -> Any:
             raise ValueError(f"unknown key {where + key!r}; known keys are {', '.join(hints)}.")
         arguments[key] = _checked(hints[key], value, where + key)
     return cls(**arguments)
+
+
+def changed(recipe: Recipe, fields: dict[str, Any]) -> Recipe:
+    """A recipe with some fields changed, as strictly as one read from a file.
+
+    Args:
+        recipe: The recipe.
+        fields: New values by name; a dictionary changes fields of a table.
+
+    Returns:
+        The changed recipe.
+    """
+    values = to_values(recipe)
+    for name, value in fields.items():
+        values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
+    result = from_values(Recipe, values)
+    assert isinstance(result, Recipe)
+    return result
 
 
 def to_values(recipe: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from osdtw_models.network import OsdtwNet
 from osdtw_training.data import LongTailedData
 from osdtw_training.methods import (
+    bags,
     balanced_softmax,
     class_balanced,
     cross_entropy,
@@ -14,6 +15,7 @@ from osdtw_training.methods import (
     focal,
     ldam,
     logit_adjustment,
+    mislas,
 )
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
@@ -31,4 +33,6 @@ PEERS: dict[str, Method] = {
     "lws": decoupled.train_lws,
     "tau_norm": decoupled.train_tau_norm,
     "ncm": decoupled.train_ncm,
+    "mislas": mislas.train,
+    "bags": bags.train,
 }

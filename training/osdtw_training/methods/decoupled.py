@@ -49,11 +49,18 @@ def train_lws(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
         return cast("Tensor", scales(classifier(features)))
 
     _second_stage(recipe, data, run, network, scales, logits)
-    del network.scales
+    fold_scales(network, classifier)
+    return network
+
+
+def fold_scales(network: OsdtwNet, classifier: nn.Linear) -> None:
+    """Multiply learned scales into the classifier's rows and take them out of the network."""
+    scales = network.scales
+    assert isinstance(scales, Scales)
     with torch.no_grad():
         classifier.weight.mul_(scales.factors[:, None])
         classifier.bias.mul_(scales.factors)
-    return network
+    del network.scales
 
 
 def train_tau_norm(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:

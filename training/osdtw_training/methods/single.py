@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
@@ -52,3 +54,35 @@ def train_plain(
     batches = Batches(data.train, data.train_indices, recipe)
     fit("train", network, [network], loss, batches, recipe.train, recipe, run, before_epoch=before_epoch)
     return network
+
+
+class Draws:
+    """What a method draws for its batches: the same in every epoch of that number, wherever a run was resumed.
+
+    Args:
+        recipe: Gives the seed.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.seed = recipe.seed
+        self.stream = np.random.default_rng([recipe.seed, 0, 5])
+
+    def begin(self, epoch: int) -> None:
+        """Start an epoch."""
+        self.stream = np.random.default_rng([self.seed, epoch, 5])
+
+    def beta(self, alpha: float) -> float:
+        """One number of the distribution Beta(alpha, alpha)."""
+        return float(self.stream.beta(alpha, alpha))
+
+    def permutation(self, number: int) -> Tensor:
+        """An order of ``number`` things."""
+        return torch.from_numpy(self.stream.permutation(number))
+
+    def some(self, among: Tensor, number: int) -> Tensor:
+        """A mask of at most ``number`` of those that are True, shape (B,)."""
+        places = among.nonzero().flatten().cpu()
+        chosen = places[self.permutation(len(places))[:number]]
+        mask = torch.zeros_like(among)
+        mask[chosen.to(among.device)] = True
+        return mask
