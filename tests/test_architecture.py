@@ -17,10 +17,10 @@ MAY_IMPORT = {"osdtw_models": set(), "osdtw_training": {"osdtw_models"}, "osdtw_
 MODEL_LIBRARIES = {"torch", "timm", "safetensors", "huggingface_hub", "numpy", "PIL"}
 # Inside training a room imports only from the columns to its right.
 TRAINING_COLUMNS = [
-    {"cli", "demo"},
+    {"cli", "demo", "benchmark"},
     {"pipeline", "options", "checking"},
     {"stages", "methods", "figures"},
-    {"planning", "engine", "calibration"},
+    {"planning", "engine", "calibration", "budget", "benchmark_table"},
     {"networks", "search"},
     {"proxy", "schur", "store"},
     {"fisher", "responses", "terms"},
@@ -30,7 +30,7 @@ TRAINING_COLUMNS = [
     {"data", "runs"},
     {"photo_batches", "objectives"},
     {"preparation"},
-    {"recipe"},
+    {"recipe", "benchmark_list"},
 ]
 
 

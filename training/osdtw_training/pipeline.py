@@ -18,12 +18,14 @@ import torch
 from timm.models import save_for_hf
 
 from osdtw_models.breakdown import breakdown
+from osdtw_models.complexity import cost
 from osdtw_models.datasets import ImageSet
 from osdtw_models.evaluation import class_accuracies, evaluate_logits, predict_images
 from osdtw_models.files import write_whole
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import figures, planning, stages
+from osdtw_training.budget import training_passes
 from osdtw_training.calibration import fit_calibration
 from osdtw_training.data import LongTailedData, load_data
 from osdtw_training.methods import PEERS, Method
@@ -162,6 +164,8 @@ def evaluate(
         "imbalance_factor": recipe.imbalance_factor,
         "seed": recipe.seed,
         "passes": recipe.passes(),
+        "training_passes": {k: round(v, 3) for k, v in training_passes(recipe, network, len(data.train)).items()},
+        "inference_ratio": round(cost(network)["ratio"], 4),
         "training_hours": round(seconds / 3600, 3),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         "hardware": {"processor": processor(), "threads": recipe.threads, "device": recipe.device, "amp": recipe.amp},

@@ -1,0 +1,106 @@
+"""Lists of runs: trained once, their first stages shared, their results gathered with the command that made them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from osdtw_training.benchmark import main
+from osdtw_training.benchmark_list import read_list
+from osdtw_training.benchmark_table import table
+
+LIST = """
+[[run]]
+name = "plain"
+recipe = "{recipe}"
+
+[[run]]
+name = "means"
+recipe = "{recipe}"
+options = ["--method", "ncm"]
+begin_with = "plain"
+"""
+RECIPE = """
+method = "cross_entropy"
+model = "osdtw_resnet14"
+imbalance_factor = 20
+img_size = 16
+[train]
+epochs = 2
+lr = 0.05
+"""
+
+
+@pytest.fixture
+def place(tmp_path):
+    (tmp_path / "tiny.toml").write_text(RECIPE)
+    (tmp_path / "list.toml").write_text(LIST.format(recipe=tmp_path / "tiny.toml"))
+    return tmp_path
+
+
+def test_a_list_is_trained_once_and_shares_first_stages(place, capsys):
+    words = [str(place / "list.toml"), "--runs", str(place / "runs"), "--jobs", "2"]
+    assert main(words) == 0
+    assert "2 of 2 results" in capsys.readouterr().out
+    results = {
+        name: json.loads((place / "results" / "list" / f"{name}.json").read_text()) for name in ("plain", "means")
+    }
+    assert results["means"]["command"] == f"osdtw-train {place / 'tiny.toml'} --method ncm"
+    assert (results["means"]["recipe"], results["means"]["method"]) == ("means", "ncm")
+    first = [(place / "runs" / name / "checkpoints" / "train.safetensors").read_bytes() for name in ("plain", "means")]
+    assert first[0] == first[1]
+    assert results["means"]["training_hours"] == results["plain"]["training_hours"]  # counted for both
+    page = (place / "list.md").read_text().splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page if line.startswith("| ")]
+    assert [len(row) for row in rows] == [len(rows[0])] * 3
+    best = max(results.values(), key=lambda found: found["test"]["overall"])
+    assert rows[1][:2] == [best["method"], f"{best['test']['overall']:.2f}"]
+    log = (place / "runs" / "means.log").read_text()
+    assert "epoch" not in log.lower().replace("0 epochs", "")
+    assert main(words) == 0
+    assert "finished" not in capsys.readouterr().out
+
+
+def test_a_run_that_fails_is_named_and_the_others_are_kept(place, capsys):
+    text = (place / "list.toml").read_text() + '\n[[run]]\nname = "broken"\nrecipe = "nowhere"\n'
+    (place / "list.toml").write_text(text)
+    words = [str(place / "list.toml"), "--runs", str(place / "runs"), "--only", "plain", "broken"]
+    assert main(words) == 2
+    assert "1 runs failed (broken)" in capsys.readouterr().err
+    assert "No recipe nowhere" in (place / "runs" / "broken.log").read_text()
+    assert (place / "results" / "list" / "plain.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[[run]]\nname = 'a'\nrecipe = 'b'\nbegin_with = 'c'", "begins with 'c', which is not above it"),
+        ("[[run]]\nname = 'a'\nrecipe = 'b'\n" * 2, "is there twice"),
+        ("[[run]]\nname = 'a'", "is no list of runs"),
+        ("run = 3", "is no list of runs"),
+        ("[[run", "is no list of runs"),
+    ],
+)
+def test_what_is_no_list_is_refused(tmp_path, text, said):
+    (tmp_path / "list.toml").write_text(text)
+    with pytest.raises(ValueError, match=said):
+        read_list(tmp_path / "list.toml")
+
+
+def test_a_missing_list_and_an_unknown_run_are_named(place, capsys):
+    assert main([str(place / "none.toml")]) == 2
+    assert "There is no list" in capsys.readouterr().err
+    assert main([str(place / "list.toml"), "--only", "other"]) == 2
+    assert "has no run 'other'; it has plain, means" in capsys.readouterr().err
+
+
+def test_the_committed_table_is_that_of_the_committed_results_at_one_budget():
+    benchmarks = Path(__file__).parents[2] / "benchmarks"
+    title, entries = read_list(benchmarks / "cifar100_lt.toml")
+    results = {f.stem: json.loads(f.read_text()) for f in (benchmarks / "results" / "cifar100_lt").glob("*.json")}
+    assert (benchmarks / "cifar100_lt.md").read_text() == table(title, entries, results)
+    assert results.keys() <= {entry.name for entry in entries}
+    for entry in entries:
+        if entry.name in results:
+            assert results[entry.name]["command"] == entry.command
+            assert sum(results[entry.name]["training_passes"].values()) == pytest.approx(40, rel=0.05)

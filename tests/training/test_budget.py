@@ -1,0 +1,72 @@
+"""Training cost against torch's counter on real steps."""
+
+import dataclasses
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from osdtw_models import create_model
+from osdtw_training.budget import training_passes
+from osdtw_training.recipe import Recipe, Refit, Search, read_recipe
+
+TASKS = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+
+
+def step(network, forward):
+    """Multiply-adds of a forward and a backward pass."""
+    with FlopCounterMode(display=False) as counter:
+        forward(network).square().sum().backward()
+    return counter.get_total_flops() / 2
+
+
+@pytest.fixture
+def images():
+    return torch.randn(2, 3, 32, 32)
+
+
+@pytest.fixture
+def plain(images):
+    return step(create_model("osdtw_resnet14", num_classes=10, task_classes=[list(range(10))]), lambda net: net(images))
+
+
+@pytest.mark.parametrize("depth", [0, 3, 7])
+def test_joint_and_refit_passes_are_those_of_real_steps(depth, images, plain):
+    network = create_model("osdtw_resnet14", num_classes=10, task_classes=TASKS, shared_depth=depth)
+    fixed = {"shared_depth": depth, "task_weights": (0.5, 0.5)}
+    recipe = dataclasses.replace(Recipe(model="osdtw_resnet14", **fixed), refit=Refit(epochs=1))
+    recipe = dataclasses.replace(recipe, joint=dataclasses.replace(recipe.joint, epochs=1))
+    found = training_passes(recipe, network, 100)
+    joint = step(network, lambda net: torch.cat(net.forward_tasks(images), 1))
+
+    def frozen(net):
+        with torch.no_grad():
+            shared = net.forward_encoder(images)
+        return torch.cat([net.forward_decoder(shared, k) for k in (0, 1)], 1)
+
+    # The first convolution passes no gradient to the image: the count is a little less than three forward passes.
+    assert found["joint"] == pytest.approx(joint / plain, rel=0.02)
+    assert found["refit"] == pytest.approx(step(network, frozen) / plain, rel=0.06, abs=0.005)
+    assert found["statistics"] == found["replicates"] == 0
+
+
+def test_the_recipes_of_the_table_cost_forty_passes():
+    network = create_model("osdtw_resnet20", shared_depth=10)
+    ours = training_passes(read_recipe("cifar100_lt_r20_osdtw"), network, 10_353)
+    assert sum(ours.values()) == pytest.approx(40, rel=0.05)
+    peers = read_recipe("cifar100_lt_r20")
+    single = create_model("osdtw_resnet20", task_classes=[list(range(100))])
+    assert sum(training_passes(peers, single, 10_353).values()) == 40
+    train = dataclasses.replace(peers.train, epochs=36)
+    for method in ("crt", "lws", "mislas", "bags"):
+        two = dataclasses.replace(peers, method=method, train=train)
+        assert sum(training_passes(two, single, 10_353).values()) == pytest.approx(40, rel=0.05)
+
+
+def test_more_images_in_the_statistics_cost_more():
+    network = create_model("osdtw_resnet14", shared_depth=4)
+    costs = [
+        training_passes(Recipe(model="osdtw_resnet14", search=Search(samples=n)), network, 1000)["statistics"]
+        for n in (10, 100)
+    ]
+    assert costs[1] == pytest.approx(10 * costs[0])

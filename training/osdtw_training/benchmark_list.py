@@ -1,0 +1,64 @@
+"""A list of runs to compare: a TOML file of ``[[run]]`` tables."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run of a list.
+
+    Args:
+        name: Its name: of the run folder and of the results file.
+        recipe: Packaged recipe or TOML file.
+        options: Further words of the command.
+        begin_with: Name of a run whose first stage is this one's, too.
+        title: What a table calls it; the method's name by default.
+        published: Overall accuracy that others report, lowest and highest.
+    """
+
+    name: str
+    recipe: str
+    options: tuple[str, ...] = ()
+    begin_with: str | None = None
+    title: str = ""
+    published: tuple[float, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command that trains it."""
+        return " ".join(["osdtw-train", self.recipe, *self.options])
+
+
+def read_list(file: Path) -> tuple[str, list[Entry]]:
+    """Read a list of runs.
+
+    Args:
+        file: A TOML file with a ``title`` and ``[[run]]`` tables.
+
+    Returns:
+        The title, and the runs in the order of the file.
+
+    Raises:
+        ValueError: If the file is not such a list, or a run begins with one that does not come before it.
+    """
+    try:
+        values = tomllib.loads(file.read_text(encoding="utf-8"))
+        lists = ("options", "published")
+        entries = [
+            Entry(**{**table, **{name: tuple(table.get(name, ())) for name in lists}})
+            for table in values.get("run", [])
+        ]
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is no list of runs ({error}); give [[run]] tables with name and recipe.") from error
+    known: set[str] = set()
+    for entry in entries:
+        if entry.name in known:
+            raise ValueError(f"{file}: the run {entry.name!r} is there twice.")
+        if entry.begin_with and entry.begin_with not in known:
+            raise ValueError(f"{file}: the run {entry.name!r} begins with {entry.begin_with!r}, which is not above it.")
+        known.add(entry.name)
+    return str(values.get("title", file.stem)), entries
