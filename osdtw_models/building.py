@@ -40,6 +40,11 @@ def build(name: str, backbone: Backbone, pretrained: bool, levels: int, **kwargs
         raise ValueError(f"timm has no weights of the backbone of {name}; start from scratch.")
     if kwargs.get("class_counts") is not None:
         kwargs["class_counts"] = [int(count) for count in kwargs["class_counts"]]  # an array compares element-wise
+    if "num_classes" not in kwargs:  # who says how often each class is, or which task it is in, has said how many
+        if kwargs.get("task_classes") is not None:
+            kwargs["num_classes"] = sum(len(task) for task in kwargs["task_classes"])
+        elif kwargs.get("class_counts") is not None:
+            kwargs["num_classes"] = len(kwargs["class_counts"])
     cfg = kwargs.get("pretrained_cfg")
     saved = kwargs.get("pretrained_model_args")
     if pretrained and saved is None and not isinstance(cfg, dict):

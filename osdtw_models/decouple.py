@@ -37,9 +37,14 @@ def decouple(
         The network, in the model's mode, where the model is; saved and loaded as "osdtw_timm".
 
     Raises:
-        ValueError: If the blocks of such a model cannot be listed, or the tasks do not fit its classes.
+        ValueError: If the blocks of such a model cannot be listed, timm's factory did not make it, or the tasks do not
+            fit its classes.
     """
     source: Any = model
+    if not (hasattr(source, "pretrained_cfg") and hasattr(source, "_traits")):
+        raise ValueError(
+            f"This {type(model).__name__} was not made by timm.create_model; make it by that and load its weights."
+        )
     network = OsdtwNet(
         GivenBackbone(model),
         num_classes=source.num_classes,

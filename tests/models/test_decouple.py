@@ -7,6 +7,7 @@ import timm
 import torch
 from families import FOREIGN, SIZE, ZOO, plain
 from timm.models import save_for_hf
+from timm.models.resnet import BasicBlock, ResNet
 
 from osdtw_models import ClassPartition, create_model, decouple
 
@@ -108,6 +109,12 @@ def test_a_family_that_cannot_be_cut_is_told_those_that_can():
 def test_a_head_of_another_kind_is_refused_in_words(name, arguments):
     with pytest.raises(ValueError, match=r"create it with|global_pool is"):
         decouple(timm.create_model(name, num_classes=3, **arguments))
+
+
+@pytest.mark.parametrize("model", [torch.nn.Linear(3, 2), ResNet(BasicBlock, (1, 1, 1, 1))])
+def test_a_model_that_timms_factory_did_not_make_is_refused(model):
+    with pytest.raises(ValueError, match=r"was not made by timm\.create_model"):
+        decouple(model)
 
 
 def test_any_model_that_can_be_cut_has_a_name():

@@ -69,6 +69,12 @@ def test_arguments_reach_the_network():
     assert [values.tolist() for values in net.logit_offsets] == [[0.5, 1.0, 1.5]] * 2
 
 
+@pytest.mark.parametrize("arguments", [{"class_counts": [5, 3, 9]}, {"task_classes": [[2, 0], [1]]}])
+def test_counts_and_tasks_say_how_many_classes_there_are(arguments):
+    assert create_model("osdtw_resnet18", **arguments)(torch.zeros(2, 3, 32, 32)).shape == (2, 3)
+    assert create_model("osdtw_resnet32", pretrained=True, **arguments).num_classes == 3
+
+
 def test_counts_may_be_an_array():
     counts = np.bincount([0, 1, 1, 1, 2, 3, 3])
     assert create_model("osdtw_resnet14", num_classes=4, class_counts=counts).partition.tasks == ((1, 3), (0, 2))
