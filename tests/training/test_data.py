@@ -67,6 +67,14 @@ def test_held_out_and_training_images_part_each_class_rounded_down(drawn, part, 
         assert sum(labels[held] == c) == math.floor(Fraction(part) * int(sum(labels[chosen] == c)))
 
 
+def test_every_class_that_can_keeps_an_image_on_both_sides():
+    labels = np.repeat(range(5), [1, 2, 3, 9, 50])
+    train, held = hold_out(labels, list(range(65)), 0.1, 0, least=1)
+    assert np.bincount(labels[train], minlength=5).tolist() == [1, 1, 2, 8, 45]
+    assert np.bincount(labels[held], minlength=5).tolist() == [0, 1, 1, 1, 5]
+    assert sorted(train + held) == list(range(65))
+
+
 def test_held_out_images_depend_on_the_seed_and_not_on_the_order():
     labels = np.repeat(np.arange(4), 50)
     first, again, other = (hold_out(labels, list(range(200)), 0.1, seed)[1] for seed in (0, 0, 1))

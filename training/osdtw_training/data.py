@@ -71,7 +71,7 @@ def load_data(recipe: Recipe) -> LongTailedData:
     if recipe.imbalance_factor is not None:
         n_max = min(source.counts())
         chosen = long_tail(labels, profile(n_max, len(source.class_names), recipe.imbalance_factor), recipe.seed)
-    train, holdout = hold_out(labels, chosen, recipe.holdout, recipe.seed)
+    train, holdout = hold_out(labels, chosen, recipe.holdout, recipe.seed, recipe.holdout_least)
     test = None
     if has_test_split(recipe.data):
         test = read_images(recipe.data, "test", *fitting)
@@ -116,7 +116,9 @@ def long_tail(labels: np.ndarray[Any, Any], counts: list[int], seed: int) -> lis
     return chosen
 
 
-def hold_out(labels: np.ndarray[Any, Any], chosen: list[int], part: float, seed: int) -> tuple[list[int], list[int]]:
+def hold_out(
+    labels: np.ndarray[Any, Any], chosen: list[int], part: float, seed: int, least: int = 0
+) -> tuple[list[int], list[int]]:
     """Split indices into a training and a held-out part, class by class.
 
     Args:
@@ -124,6 +126,7 @@ def hold_out(labels: np.ndarray[Any, Any], chosen: list[int], part: float, seed:
         chosen: Indices to split.
         part: Part of each class to hold out, rounded down: a class too small to spare an image keeps all.
         seed: Seed of the draw.
+        least: Images to hold out at least, of every class that has more.
 
     Returns:
         Training indices and held-out indices, each in ascending order.
@@ -135,7 +138,8 @@ def hold_out(labels: np.ndarray[Any, Any], chosen: list[int], part: float, seed:
     held: set[int] = set()
     for c in sorted(of_class):
         indices = of_class[c]
-        held.update(stream.permutation(indices)[: int(part * len(indices))].tolist())
+        number = max(int(part * len(indices)), least if len(indices) > least else 0)
+        held.update(stream.permutation(indices)[:number].tolist())
     return sorted(set(chosen) - held), sorted(held)
 
 

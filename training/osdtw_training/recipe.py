@@ -146,6 +146,8 @@ class Recipe:
     """Largest over smallest class after sub-sampling by the protocol's profile; none = take the data as it is."""
     holdout: float = 0.05
     """Part of each class's training images kept for decisions (rounded down: tiny classes keep all)."""
+    holdout_least: int = 0
+    """Images kept of every class that has more, however small the part: 1 puts every class that can on both sides."""
     img_size: int | None = None
     """Side of the images in pixels; none = the model's."""
     mean: tuple[float, float, float] | None = None
@@ -219,8 +221,16 @@ class Recipe:
             raise ValueError(f"imbalance_factor is {self.imbalance_factor}; it is largest over smallest class, >= 1.")
         if not 0 <= self.holdout < 1:
             raise ValueError(f"holdout is {self.holdout}; give the part of the training images to keep, 0 to below 1.")
-        least = {"batch_size": 1, "img_size": 1, "num_tasks": 1, "crop_pad": 0, "cutout": 0, "seed": 0}
-        for name, bound in {**least, "threads": 0, "workers": 0}.items():
+        least = {
+            "batch_size": 1,
+            "img_size": 1,
+            "num_tasks": 1,
+            "crop_pad": 0,
+            "cutout": 0,
+            "seed": 0,
+            "holdout_least": 0,
+        }
+        for name, bound in {**least, "threads": 0, "workers": 0, "holdout_least": 0}.items():
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise ValueError(f"{name} is {value}; it must be at least {bound}.")
