@@ -61,7 +61,15 @@ def build(name: str, backbone: Backbone, pretrained: bool, levels: int, **kwargs
         pretrained_filter_fn=convert_checkpoint,
         **kwargs,
     )
+    tell_size(model)
     return model
+
+
+def tell_size(model: Any) -> None:
+    """Let a network of one image size say in its config which size that is, not which its name has by default."""
+    size = model._traits.get("img_size")
+    if size is not None:
+        model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (model.in_chans, *size)}
 
 
 def build_from_timm(

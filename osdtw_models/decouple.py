@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from osdtw_models.building import tell_size
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_models.timm_backbone import GivenBackbone
@@ -64,6 +65,7 @@ def decouple(
     classifiers = tuple(f"decoders.{k}.classifier" for k in network.tasks)
     network.pretrained_cfg = {**config, **named, "classifier": classifiers}
     network._traits = {**source._traits, **network._traits}
+    tell_size(network)
     return network.train(model.training)
 
 

@@ -153,7 +153,8 @@ def fold_batch_norm(model: nn.Module) -> None:
     for module in list(model.modules()):
         for name, conv in list(module.named_children()):
             norm = getattr(module, name.replace("conv", "bn"), None)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            # timm's own kind of batch norm has an activation inside, which must stay.
+            if isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d:
                 setattr(module, name, fuse_conv_bn_eval(conv, norm))
                 setattr(module, name.replace("conv", "bn"), nn.Identity())
 
