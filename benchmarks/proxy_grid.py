@@ -31,9 +31,9 @@ from osdtw_training import planning, responses, stages, store
 from osdtw_training.data import Batches, LongTailedData, load_data
 from osdtw_training.fisher import Statistics
 from osdtw_training.networks import recalibrate_batch_norm
-from osdtw_training.pipeline import processor
 from osdtw_training.planning import Choice
 from osdtw_training.preparation import preparation
+from osdtw_training.provenance import processor
 from osdtw_training.recipe import Recipe, read_recipe
 from osdtw_training.responses import Responses
 from osdtw_training.runs import Run

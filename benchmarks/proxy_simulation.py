@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from osdtw_models.files import write_text
-from osdtw_training.pipeline import processor
+from osdtw_training.provenance import processor
 
 Array = np.ndarray[Any, Any]
 RESULTS = Path(__file__).parent / "studies" / "proxy_simulation.json"

@@ -20,7 +20,7 @@ TRAINING_COLUMNS = [
     {"cli", "demo", "benchmark"},
     {"pipeline", "options", "checking"},
     {"stages", "methods", "figures"},
-    {"planning", "engine", "calibration", "budget", "benchmark_table"},
+    {"planning", "engine", "calibration", "budget", "provenance", "benchmark_table"},
     {"networks", "search"},
     {"proxy", "schur", "store"},
     {"fisher", "responses", "terms"},

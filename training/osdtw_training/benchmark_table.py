@@ -24,7 +24,7 @@ def table(title: str, entries: Sequence[Entry], results: Mapping[str, dict[str, 
         Markdown: percent but for NLL (nats); costs in passes and multiply-adds of the plain backbone.
     """
     heads = ["method", *(HEADS.get(name, name) for name in COLUMNS), "over cross-entropy", "published"]
-    heads += ["training", "inference", "seed", "hours", "command"]
+    heads += ["training", "inference", "seed", "hours", "commit", "command"]
     lines = [f"# {title}", "", _row(heads), "|" + "---|" * len(heads)]
     base = [r["test"]["overall"] for r in results.values() if r["method"] == BASE]
     there = [(entry, results[entry.name]) for entry in entries if entry.name in results]
@@ -42,6 +42,7 @@ def table(title: str, entries: Sequence[Entry], results: Mapping[str, dict[str, 
                     f"{found['inference_ratio']:.2f}",
                     str(found["seed"]),
                     f"{found['training_hours']:.2f}",
+                    found.get("commit") or "-",
                     f"`{entry.command}`",
                 ]
             )

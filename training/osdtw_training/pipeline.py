@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import shutil
 import tempfile
-import time
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,7 @@ from osdtw_training.calibration import fit_calibration
 from osdtw_training.data import LongTailedData, load_data
 from osdtw_training.methods import PEERS, Method
 from osdtw_training.networks import new_network
+from osdtw_training.provenance import provenance
 from osdtw_training.recipe import Recipe, to_values
 from osdtw_training.runs import Run
 
@@ -67,6 +65,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Resu
         ValueError: If the data do not fit the recipe, or the recipe is not the one that the run began with.
     """
     torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
+    origin = provenance(recipe)  # before training: the checkout may be another one afterwards
     data = load_data(recipe)
     partition = check(recipe, data, start=not resume)
     run = Run(folder, resume)
@@ -77,7 +76,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Resu
     network.class_counts = data.group_counts
     calibration = calibrate(recipe, data, network, partition)
     save_network(network, run, data.train.class_names)
-    results = {**evaluate(recipe, data, network, partition, run), **calibration}
+    results = {**evaluate(recipe, data, network, partition, run, origin), **calibration}
     run.write_json("results.json", results)
     figures.draw(run)
     return Result(run.folder, network, results)
@@ -148,9 +147,22 @@ def save_network(network: OsdtwNet, run: Run, class_names: tuple[str, ...]) -> N
 
 
 def evaluate(
-    recipe: Recipe, data: LongTailedData, network: OsdtwNet, partition: ClassPartition, run: Run
+    recipe: Recipe,
+    data: LongTailedData,
+    network: OsdtwNet,
+    partition: ClassPartition,
+    run: Run,
+    origin: dict[str, Any],
 ) -> dict[str, Any]:
     """All numbers of a run, with what they depend on.
+
+    Args:
+        recipe: The recipe.
+        data: The images.
+        network: The trained network.
+        partition: The tasks.
+        run: Run folder.
+        origin: See `osdtw_training.provenance`.
 
     Returns:
         The content of ``results.json``.
@@ -168,9 +180,7 @@ def evaluate(
         "inference_ratio": round(cost(network)["ratio"], 4),
         "training_hours": round(seconds / 3600, 3),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
-        "hardware": {"processor": processor(), "threads": recipe.threads, "device": recipe.device, "amp": recipe.amp},
-        "versions": {name: version(name) for name in ("torch", "timm", "numpy")},
-        "date": time.strftime("%Y-%m-%d"),
+        **origin,
         "class_counts": data.group_counts,
         "training_counts": data.counts,
         "test_images": len(data.test) if data.test is not None else 0,
@@ -205,16 +215,6 @@ def calibrate(
         del split["per_class"]
         split["breakdown"] = {"reliability": split["breakdown"]["reliability"]}
     return {"calibration": {"tasks": network.calibration, "images": len(data.holdout), "before": before}}
-
-
-def processor() -> str:
-    """Name of this machine's processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _figures_of(network: OsdtwNet, images: ImageSet, partition: ClassPartition, counts: list[int]) -> dict[str, Any]:
