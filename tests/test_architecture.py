@@ -30,7 +30,8 @@ TRAINING_COLUMNS = [
     {"data", "runs"},
     {"photo_batches", "objectives"},
     {"preparation"},
-    {"recipe", "benchmark_list"},
+    {"recipe"},
+    {"recipe_tables", "values", "benchmark_list"},
 ]
 
 

@@ -7,7 +7,8 @@ import torch
 
 from osdtw_models.datasets import ImageSet
 from osdtw_training.pipeline import Result, run_recipe
-from osdtw_training.recipe import Joint, Recipe, Refit, Schedule, Search, Warmup
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_tables import Joint, Refit, Schedule, Search, Warmup
 
 TINY = Recipe(
     model="osdtw_resnet14",

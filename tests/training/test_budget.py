@@ -8,7 +8,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from osdtw_models import create_model
 from osdtw_training.budget import training_passes
-from osdtw_training.recipe import Recipe, Refit, Search, read_recipe
+from osdtw_training.recipe import Recipe, read_recipe
+from osdtw_training.recipe_tables import Refit, Search
 
 TASKS = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
 

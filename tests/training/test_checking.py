@@ -10,7 +10,7 @@ from osdtw_training import cli, planning, stages, store
 from osdtw_training.checking import check_plans, held_out_loss, merge
 from osdtw_training.data import load_data
 from osdtw_training.networks import new_network
-from osdtw_training.recipe import Search
+from osdtw_training.recipe_tables import Search
 from osdtw_training.runs import Run
 
 

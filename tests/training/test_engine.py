@@ -11,7 +11,7 @@ from torch import nn
 from osdtw_training import engine
 from osdtw_training.data import Batches
 from osdtw_training.engine import fit
-from osdtw_training.recipe import Schedule
+from osdtw_training.recipe_tables import Schedule
 from osdtw_training.runs import Run
 
 BATCHES = 4

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from osdtw_training.recipe import Joint, Recipe, Refit, Schedule, Search, Warmup
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_tables import Joint, Refit, Schedule, Search, Warmup
 
 GIGABYTES = 24
 

@@ -18,8 +18,9 @@ from osdtw_training.methods.logit_adjustment import adjustment
 from osdtw_training.methods.mislas import label_aware_loss, smoothing
 from osdtw_training.methods.single import Draws
 from osdtw_training.pipeline import run_recipe
-from osdtw_training.recipe import TWO_STAGES, Recipe, Schedule
-from osdtw_training.recipe import Refit as RefitSchedule
+from osdtw_training.recipe import TWO_STAGES, Recipe
+from osdtw_training.recipe_tables import Refit as RefitSchedule
+from osdtw_training.recipe_tables import Schedule
 
 LOGITS = torch.tensor([[math.log(1.0), math.log(3.0)], [math.log(4.0), math.log(1.0)]])  # odds 1 : 3 and 4 : 1
 LABELS = torch.tensor([0, 0])  # of chances 1/4 and 4/5

@@ -131,7 +131,7 @@ def test_weights_of_a_file_start_the_warm_up(folder, tmp_path, photos, no_figure
 
 
 def test_statistics_too_large_are_refused_before_training(photos, tmp_path):
-    from osdtw_training.recipe import Search
+    from osdtw_training.recipe_tables import Search
 
     with pytest.raises(ValueError, match=r"gradients of 256 images would take \d+ GB; .*'diagonal'"):
         run_recipe(photos(model="osdtw_resnet18", search=Search()), tmp_path / "run")

@@ -12,7 +12,9 @@ from osdtw_training import data, responses
 from osdtw_training.data import load_data
 from osdtw_training.networks import new_network
 from osdtw_training.pipeline import check, run_recipe
-from osdtw_training.recipe import Joint, Recipe, Refit, Schedule, Warmup, from_values
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_tables import Joint, Refit, Schedule, Warmup
+from osdtw_training.values import from_values
 
 ONCE = {"warmup": Warmup(1, 0.05), "tasks": Schedule(1, 0.02), "joint": Joint(1, 0.02), "refit": Refit(1, 0.01)}
 FIXED = {"shared_depth": 4, "task_weights": (0.4, 0.6)}

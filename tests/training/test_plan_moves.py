@@ -11,7 +11,8 @@ import torch
 from osdtw_models.datasets import ImageSet
 from osdtw_training import planning, stages, store
 from osdtw_training.data import LongTailedData
-from osdtw_training.recipe import Recipe, Schedule, Search, Warmup
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_tables import Schedule, Search, Warmup
 from osdtw_training.runs import Run
 
 pytestmark = pytest.mark.slow

@@ -13,7 +13,7 @@ from osdtw_training.data import Batches
 from osdtw_training.fisher import BlockStatistics, Statistics
 from osdtw_training.objectives import task_objectives
 from osdtw_training.planning import check_fixed, given, measure, plan_from_statistics, table, task_damping
-from osdtw_training.recipe import Schedule, Search
+from osdtw_training.recipe_tables import Schedule, Search
 from osdtw_training.responses import Responses
 from osdtw_training.runs import Run
 

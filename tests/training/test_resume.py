@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from osdtw_training.pipeline import run_recipe
-from osdtw_training.recipe import Schedule
+from osdtw_training.recipe_tables import Schedule
 from osdtw_training.runs import Run
 
 

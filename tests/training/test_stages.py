@@ -9,7 +9,7 @@ from osdtw_training.data import Batches, load_data
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
 from osdtw_training.planning import Choice
-from osdtw_training.recipe import Joint, Refit, Schedule, Search, Warmup
+from osdtw_training.recipe_tables import Joint, Refit, Schedule, Search, Warmup
 from osdtw_training.runs import Run
 
 PLAN = Choice(3, (0.3, 0.7))

@@ -15,7 +15,8 @@ from osdtw_training.data import LongTailedData
 from osdtw_training.fisher import Statistics
 from osdtw_training.layers import assign, block_layers
 from osdtw_training.networks import average_encoder, new_network, recalibrate_batch_norm
-from osdtw_training.recipe import Recipe, Refit
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_tables import Refit
 from osdtw_training.responses import Responses
 from osdtw_training.runs import Run
 from osdtw_training.search import Plan

@@ -151,8 +151,9 @@ def _check(run: Run, recipe: Recipe, number: int) -> None:
 
 def _begun_recipe(folder: Path) -> Recipe:
     """The recipe of a run folder."""
-    from osdtw_training.recipe import Recipe, from_values
+    from osdtw_training.recipe import Recipe
     from osdtw_training.runs import Run
+    from osdtw_training.values import from_values
 
     recipe = from_values(Recipe, Run(folder, resume=True).read_json("recipe.json"))
     assert isinstance(recipe, Recipe)

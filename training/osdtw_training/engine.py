@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from osdtw_training.data import Batches
-from osdtw_training.recipe import Recipe, Schedule
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_tables import Schedule
 from osdtw_training.runs import Run, pack_state, unpack_state
 
 Loss = Callable[[Tensor, Tensor], Tensor]

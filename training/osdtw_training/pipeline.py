@@ -28,8 +28,9 @@ from osdtw_training.data import LongTailedData, load_data
 from osdtw_training.methods import PEERS, Method
 from osdtw_training.networks import new_network
 from osdtw_training.provenance import provenance
-from osdtw_training.recipe import Recipe, to_values
+from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
+from osdtw_training.values import to_values
 
 METHODS: dict[str, Method] = {"osdtw": stages.train, **PEERS}
 
