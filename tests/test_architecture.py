@@ -19,7 +19,7 @@ MODEL_LIBRARIES = {"torch", "timm", "safetensors", "huggingface_hub", "numpy", "
 TRAINING_COLUMNS = [
     {"cli", "demo", "benchmark"},
     {"pipeline", "options", "checking"},
-    {"stages", "methods", "figures"},
+    {"stages", "methods", "figures", "benchmark_figures"},
     {"planning", "engine", "calibration", "budget", "provenance", "benchmark_table"},
     {"networks", "search"},
     {"proxy", "schur", "store"},

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from osdtw_training.benchmark import main
-from osdtw_training.benchmark_list import read_list
-from osdtw_training.benchmark_table import table
+from osdtw_training.benchmark_list import Entry, Published, read_list
+from osdtw_training.benchmark_table import page, unexplained
 
 LIST = """
 [[run]]
@@ -98,9 +98,27 @@ def test_the_committed_table_is_that_of_the_committed_results_at_one_budget():
     benchmarks = Path(__file__).parents[2] / "benchmarks"
     title, entries = read_list(benchmarks / "cifar100_lt.toml")
     results = {f.stem: json.loads(f.read_text()) for f in (benchmarks / "results" / "cifar100_lt").glob("*.json")}
-    assert (benchmarks / "cifar100_lt.md").read_text() == table(title, entries, results)
+    assert (benchmarks / "cifar100_lt.md").read_text() == page(title, entries, results, ["cifar100_lt.png"])
+    assert (benchmarks / "cifar100_lt.png").is_file()
+    assert not unexplained(entries, results)
     assert results.keys() <= {entry.name for entry in entries}
     for entry in entries:
         if entry.name in results:
             assert results[entry.name]["command"] == entry.command
             assert sum(results[entry.name]["training_passes"].values()) == pytest.approx(40, rel=0.05)
+
+
+def test_a_gain_under_half_of_the_published_needs_a_word():
+    def entry(note):
+        return Entry("peer", "recipe", published=(Published("a", 40, 44), Published("b", 38, 48)), note=note)
+
+    def results(accuracy):
+        return {
+            "plain": {"method": "cross_entropy", "test": {"overall": 30.0}},
+            "peer": {"method": "peer", "test": {"overall": accuracy}},
+        }
+
+    assert unexplained([entry("")], results(31.9)) == ["peer"]  # half of the least, 4 points, is 2
+    assert unexplained([entry("")], results(32.0)) == []
+    assert unexplained([entry("because")], results(31.0)) == []
+    assert unexplained([entry("")], {"peer": results(31.0)["peer"]}) == []  # nothing to count from

@@ -20,8 +20,9 @@ from typing import Any
 
 from osdtw_models.doors import Parser, run_door
 from osdtw_models.files import write_text
+from osdtw_training.benchmark_figures import draw
 from osdtw_training.benchmark_list import Entry, read_list
-from osdtw_training.benchmark_table import table
+from osdtw_training.benchmark_table import page
 
 EXAMPLES = """\
 example:
@@ -132,11 +133,14 @@ def _main(argv: list[str]) -> None:
         options.runs.mkdir(parents=True, exist_ok=True)
     failed = [] if options.table else run_all(entries, options.runs, results, words, max(1, options.jobs))
     found = {file.stem: json.loads(file.read_text(encoding="utf-8")) for file in results.glob("*.json")}
-    page = options.list.with_suffix(".md")
-    write_text(page, table(title, listed, found))
+    pictures = [options.list.with_suffix(".png")] if found else []
+    for picture in pictures:
+        draw(title, listed, found, picture)
+    target = options.list.with_suffix(".md")
+    write_text(target, page(title, listed, found, [picture.name for picture in pictures]))
     if failed:
         raise ValueError(f"{len(failed)} runs failed ({', '.join(failed)}); their logs are in {options.runs}.")
-    print(f"{len(found)} of {len(listed)} results in {results}, their table in {page}")
+    print(f"{len(found)} of {len(listed)} results in {results}, their table in {target}")
 
 
 if __name__ == "__main__":

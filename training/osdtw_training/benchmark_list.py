@@ -5,6 +5,27 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Published:
+    """What others report of a method: overall accuracy in percent, and that of cross-entropy by the same hands.
+
+    Args:
+        source: Who reports it.
+        base: Accuracy of cross-entropy.
+        accuracy: Accuracy of the method.
+    """
+
+    source: str
+    base: float
+    accuracy: float
+
+    @property
+    def gain(self) -> float:
+        """Points over cross-entropy."""
+        return self.accuracy - self.base
 
 
 @dataclass(frozen=True)
@@ -17,7 +38,8 @@ class Entry:
         options: Further words of the command.
         begin_with: Name of a run whose first stage is this one's, too.
         title: What a table calls it; the method's name by default.
-        published: Overall accuracy that others report, lowest and highest.
+        published: What others report of the method.
+        note: Why its gain is what it is, where that is far from what others report.
     """
 
     name: str
@@ -25,7 +47,8 @@ class Entry:
     options: tuple[str, ...] = ()
     begin_with: str | None = None
     title: str = ""
-    published: tuple[float, ...] = ()
+    published: tuple[Published, ...] = ()
+    note: str = ""
 
     @property
     def command(self) -> str:
@@ -47,11 +70,7 @@ def read_list(file: Path) -> tuple[str, list[Entry]]:
     """
     try:
         values = tomllib.loads(file.read_text(encoding="utf-8"))
-        lists = ("options", "published")
-        entries = [
-            Entry(**{**table, **{name: tuple(table.get(name, ())) for name in lists}})
-            for table in values.get("run", [])
-        ]
+        entries = [_entry(table) for table in values.get("run", [])]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
         raise ValueError(f"{file} is no list of runs ({error}); give [[run]] tables with name and recipe.") from error
     known: set[str] = set()
@@ -62,3 +81,8 @@ def read_list(file: Path) -> tuple[str, list[Entry]]:
             raise ValueError(f"{file}: the run {entry.name!r} begins with {entry.begin_with!r}, which is not above it.")
         known.add(entry.name)
     return str(values.get("title", file.stem)), entries
+
+
+def _entry(table: dict[str, Any]) -> Entry:
+    published = tuple(Published(**each) for each in table.get("published", ()))
+    return Entry(**{**table, "options": tuple(table.get("options", ())), "published": published})

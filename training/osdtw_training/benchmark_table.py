@@ -10,53 +10,90 @@ from osdtw_training.benchmark_list import Entry
 COLUMNS = ("overall", "many", "medium", "few", "macro_f1", "nll", "ece")
 HEADS = {"macro_f1": "macro F1", "nll": "NLL", "ece": "ECE"}
 BASE = "cross_entropy"
+EXPLAIN_BELOW = 0.5  # of the gain that others report
 
 
-def table(title: str, entries: Sequence[Entry], results: Mapping[str, dict[str, Any]]) -> str:
-    """The table of a list.
+def page(title: str, entries: Sequence[Entry], results: Mapping[str, dict[str, Any]], figures: Sequence[str]) -> str:
+    """The page of a list: its figures, its table, what the columns mean, and what needs a word.
 
     Args:
         title: Its heading.
         entries: The runs; those without results are named below the table.
         results: Content of the results files by name.
+        figures: Pictures beside the page.
 
     Returns:
         Markdown: percent but for NLL (nats); costs in passes and multiply-adds of the plain backbone.
     """
-    heads = ["method", *(HEADS.get(name, name) for name in COLUMNS), "over cross-entropy", "published"]
+    heads = ["method", *(HEADS.get(name, name) for name in COLUMNS), "gain", "published gain"]
     heads += ["training", "inference", "seed", "hours", "commit", "command"]
-    lines = [f"# {title}", "", _row(heads), "|" + "---|" * len(heads)]
-    base = [r["test"]["overall"] for r in results.values() if r["method"] == BASE]
-    there = [(entry, results[entry.name]) for entry in entries if entry.name in results]
-    for entry, found in sorted(there, key=lambda pair: -pair[1]["test"]["overall"]):
-        test = found["test"]
-        gain = f"{test['overall'] - base[0]:+.2f}" if base else "-"
-        published = " to ".join(f"{value:g}" for value in entry.published) or "-"
-        lines.append(
-            _row(
-                [
-                    entry.title or found["method"],
-                    *("-" if test[name] is None else f"{test[name]:.2f}" for name in COLUMNS),
-                    *(gain, published),
-                    f"{sum(found['training_passes'].values()):.1f}",
-                    f"{found['inference_ratio']:.2f}",
-                    str(found["seed"]),
-                    f"{found['training_hours']:.2f}",
-                    found.get("commit") or "-",
-                    f"`{entry.command}`",
-                ]
-            )
-        )
+    there = by_accuracy(entries, results)
+    base = base_accuracy(results)
+    rows = [_row(_cells(entry, found, base)) for entry, found in there]
+    notes = [f"- {name_of(entry, found)}: {entry.note}" for entry, found in there if entry.note]
     hardware = sorted({_hardware(found) for _, found in there})
+    sources = sorted({each.source for entry, _ in there for each in entry.published})
     missing = [entry.name for entry in entries if entry.name not in results]
-    notes = [
-        "Training: passes of the plain network over the training images in multiply-adds, statistics and replicates "
-        "counted. Inference: multiply-adds, times those of the plain network. Published: overall accuracy of ResNet-32 "
-        "after 200 epochs, from the sources in the list; the spread is between sources.",
+    parts = [
+        f"# {title}",
+        "\n".join(f"![{title}]({name})" for name in figures),
+        "\n".join([_row(heads), "|" + "---|" * len(heads), *rows]),
+        "Gain: points of overall accuracy over cross-entropy; published gain: the same between two figures of one "
+        "source, for ResNet-32 after 200 epochs. Training: passes of the plain network over the training images in "
+        "multiply-adds, statistics and replicates counted. Inference: multiply-adds, times those of the plain network. "
+        "The last epoch counts; no test image was looked at before it.",
+        f"Sources: {'; '.join(sources)}." if sources else "",
+        "\n".join(notes),
         f"Hardware: {'; '.join(hardware)}." if hardware else "",
         f"Not run yet: {', '.join(missing)}." if missing else "",
     ]
-    return "\n".join([*lines, "", *("\n\n".join(note for note in notes if note)).split("\n")]) + "\n"
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def by_accuracy(entries: Sequence[Entry], results: Mapping[str, dict[str, Any]]) -> list[tuple[Entry, dict[str, Any]]]:
+    """The runs that have results, most accurate first."""
+    there = [(entry, results[entry.name]) for entry in entries if entry.name in results]
+    return sorted(there, key=lambda pair: -pair[1]["test"]["overall"])
+
+
+def name_of(entry: Entry, found: Mapping[str, Any]) -> str:
+    """What a table calls a run."""
+    return entry.title or str(found["method"])
+
+
+def base_accuracy(results: Mapping[str, dict[str, Any]]) -> float | None:
+    """Overall accuracy of cross-entropy, if it is among the results."""
+    return next((found["test"]["overall"] for found in results.values() if found["method"] == BASE), None)
+
+
+def unexplained(entries: Sequence[Entry], results: Mapping[str, dict[str, Any]]) -> list[str]:
+    """Runs whose gain is under half of the least that others report, without a word on why."""
+    base = base_accuracy(results)
+    if base is None:
+        return []
+    return [
+        entry.name
+        for entry, found in by_accuracy(entries, results)
+        if entry.published
+        and not entry.note
+        and found["test"]["overall"] - base < EXPLAIN_BELOW * min(each.gain for each in entry.published)
+    ]
+
+
+def _cells(entry: Entry, found: dict[str, Any], base: float | None) -> list[str]:
+    test = found["test"]
+    return [
+        name_of(entry, found),
+        *("-" if test[name] is None else f"{test[name]:.2f}" for name in COLUMNS),
+        "-" if base is None else f"{test['overall'] - base:+.2f}",
+        ", ".join(f"{each.gain:+.1f}" for each in entry.published) or "-",
+        f"{sum(found['training_passes'].values()):.1f}",
+        f"{found['inference_ratio']:.2f}",
+        str(found["seed"]),
+        f"{found['training_hours']:.2f}",
+        found.get("commit") or "-",
+        f"`{entry.command}`",
+    ]
 
 
 def _hardware(found: dict[str, Any]) -> str:
