@@ -2,15 +2,16 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from osdtw_models.load import load_model
 from osdtw_training.data import Batches, load_data
-from osdtw_training.methods import PEERS
+from osdtw_training.methods import PEERS, class_balanced
 from osdtw_training.methods.bags import group_loss, groups
-from osdtw_training.methods.class_balanced import effective_weights, weighted_loss
+from osdtw_training.methods.class_balanced import effective_weights
 from osdtw_training.methods.decoupled import nearest_mean, tau_normalised
 from osdtw_training.methods.focal import focal_loss
 from osdtw_training.methods.ldam import ldam_loss, margins
@@ -19,8 +20,8 @@ from osdtw_training.methods.mislas import label_aware_loss, smoothing
 from osdtw_training.methods.single import Draws
 from osdtw_training.pipeline import run_recipe
 from osdtw_training.recipe import TWO_STAGES, Recipe
+from osdtw_training.recipe_tables import Peer, Schedule
 from osdtw_training.recipe_tables import Refit as RefitSchedule
-from osdtw_training.recipe_tables import Schedule
 
 LOGITS = torch.tensor([[math.log(1.0), math.log(3.0)], [math.log(4.0), math.log(1.0)]])  # odds 1 : 3 and 4 : 1
 LABELS = torch.tensor([0, 0])  # of chances 1/4 and 4/5
@@ -38,9 +39,14 @@ def test_effective_numbers_of_one_and_two_images():
     assert effective_weights([7, 1, 3], 0.0).tolist() == [1, 1, 1]
     inverse = torch.tensor([1 / 7, 1, 1 / 3])
     assert effective_weights([7, 1, 3], 1 - 1e-9).tolist() == pytest.approx((3 * inverse / inverse.sum()).tolist())
-    labels = torch.tensor([0, 1])
-    expected = (2 * math.log(4) + 5 * math.log(5)) / 2
-    assert float(weighted_loss(LOGITS, labels, torch.tensor([2.0, 5.0]))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_class_balanced_loss_is_a_weighted_mean(monkeypatch, tiny):
+    losses = []
+    monkeypatch.setattr(class_balanced, "train_plain", lambda recipe, data, run, loss: losses.append(loss))
+    class_balanced.train(tiny(peer=Peer(beta=0.5)), SimpleNamespace(counts=[1, 2]), None)
+    expected = (1.2 * math.log(4) + 0.8 * math.log(5)) / 2.0  # chances 1/4 and, of the second image's class 1, 1/5
+    assert float(losses[0](LOGITS, torch.tensor([0, 1]))) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_adjustment_is_the_log_frequency_times_tau():

@@ -1,6 +1,7 @@
 """Class-balanced cross-entropy (Cui et al. 2019): classes weigh the inverse of their effective number of images.
 
-beta = 0.9999 is the paper's for CIFAR-LT.
+beta = 0.9999 is the paper's for CIFAR-LT. The loss is the weighted mean over the batch, as in the code of LDAM-DRW and
+BagofTricks-LT: divided by the number of images, it would be five times smaller at imbalance 100, and weight decay win.
 """
 
 from __future__ import annotations
@@ -37,9 +38,4 @@ def effective_weights(counts: Sequence[int], beta: float) -> Tensor:
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train the plain backbone by weighted cross-entropy."""
     weights = effective_weights(data.counts, recipe.peer.beta).to(recipe.device)
-    return train_plain(recipe, data, run, partial(weighted_loss, weights=weights))
-
-
-def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Mean of each image's loss times its class's weight, not divided by the batch's weights: a scalar."""
-    return (weights[labels] * F.cross_entropy(logits, labels, reduction="none")).mean()
+    return train_plain(recipe, data, run, partial(F.cross_entropy, weight=weights))
