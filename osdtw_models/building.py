@@ -42,7 +42,7 @@ def build(name: str, backbone: Backbone, pretrained: bool, levels: int, **kwargs
         kwargs["class_counts"] = [int(count) for count in kwargs["class_counts"]]  # an array compares element-wise
     if "num_classes" not in kwargs:  # who says how often each class is, or which task it is in, has said how many
         if kwargs.get("task_classes") is not None:
-            kwargs["num_classes"] = sum(len(task) for task in kwargs["task_classes"])
+            kwargs["num_classes"] = len(set().union(*kwargs["task_classes"]))
         elif kwargs.get("class_counts") is not None:
             kwargs["num_classes"] = len(kwargs["class_counts"])
     cfg = kwargs.get("pretrained_cfg")
@@ -153,16 +153,15 @@ def _under_users_arguments(saved: dict[str, Any], kwargs: dict[str, Any]) -> dic
     """
     given = {key: value for key, value in kwargs.items() if key not in saved or value != saved[key]}
     plan = dict(saved)
-    old_classes = sum(len(task) for task in saved["task_classes"])
+    old = ClassPartition(saved["task_classes"])
+    old_classes = old.num_classes
     num_classes = given.get("num_classes") or old_classes
     if num_classes != old_classes:
         plan.pop("class_counts", None)
         plan.pop("logit_offsets", None)
         plan.pop("calibration", None)
     if "task_classes" not in given and (num_classes != old_classes or "class_counts" in given):
-        counts = given.get("class_counts")
-        partition = ClassPartition.resolve(num_classes, class_counts=counts, num_tasks=len(saved["task_classes"]))
-        plan["task_classes"] = partition.to_lists()
+        plan["task_classes"] = old.renewed(num_classes, given.get("class_counts")).to_lists()
     return {**plan, **given}
 
 

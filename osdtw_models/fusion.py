@@ -3,6 +3,7 @@
 Layout. ``task_logits`` is a list of K tensors; entry k has shape (B, n_k + 1), its last column is "none".
 Every rule returns scores of shape (B, C) in task order (the own classes of task 0, then of task 1, ...);
 the softmax over them is the fused posterior. With one task there is nothing to fuse: its logits come back.
+Experts, tasks with every class each, have no "none": rule "mean" averages their logits.
 
 Offsets. A task trained with logit offsets ``log m`` but without "none" weights (Prop 8 (ii)) gives the
 training posterior only on ``z + log m``; with ``offsets`` every rule uses that posterior for what depends on
@@ -14,15 +15,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FUSION_RULES = ("raw", "valid", "pool")
+FUSION_RULES = ("raw", "valid", "pool", "mean")
 
 
 def fuse(task_logits: list[Tensor], rule: str = "raw", offsets: list[Tensor] | None = None) -> Tensor:
     """Fuse task logits by the named rule.
 
     Args:
-        task_logits: K tensors of shape (B, n_k + 1), "none" last; for K = 1 one tensor of shape (B, C).
-        rule: One of `FUSION_RULES`.
+        task_logits: K tensors of shape (B, n_k + 1), "none" last; for K = 1 and for experts of shape (B, C).
+        rule: One of `FUSION_RULES`; "mean" is that of experts.
         offsets: Optional log-offsets ``log m`` of each task, K tensors of shape (n_k + 1,).
 
     Returns:
@@ -39,24 +40,27 @@ def fuse(task_logits: list[Tensor], rule: str = "raw", offsets: list[Tensor] | N
         return fuse_valid(task_logits, offsets)
     if rule == "pool":
         return fuse_pool(task_logits, offsets)
+    if rule == "mean":
+        return fuse_mean(task_logits)
     return fuse_raw(task_logits, offsets)
 
 
-def calibrate(task_logits: list[Tensor], temperatures: Tensor, biases: Tensor) -> list[Tensor]:
+def calibrate(task_logits: list[Tensor], temperatures: Tensor, biases: Tensor, has_none: bool = True) -> list[Tensor]:
     """Temperature and group bias of each task: z / T, and b more for the task's own classes than for "none".
 
     A temperature (Guo et al. 2017) mends how sure a task is; the bias mends how readily it claims an image.
 
     Args:
-        task_logits: K tensors of shape (B, n_k + 1); for K = 1 one tensor of shape (B, C).
+        task_logits: K tensors of shape (B, n_k + 1); of shape (B, C) without "none".
         temperatures: Positive, shape (K,).
-        biases: Shape (K,); without effect on a single task, which has no "none".
+        biases: Shape (K,); without effect where there is no "none".
+        has_none: Whether the tasks have a "none": see `osdtw_models.partition.ClassPartition`.
 
     Returns:
         Calibrated logits of the same shapes.
     """
     scaled = [logits / temperatures[k] for k, logits in enumerate(task_logits)]
-    if len(scaled) == 1:
+    if not has_none:
         return scaled
     return [torch.cat([z[:, :-1] + biases[k], z[:, -1:]], dim=-1) for k, z in enumerate(scaled)]
 
@@ -127,3 +131,17 @@ def fuse_pool(task_logits: list[Tensor], offsets: list[Tensor] | None = None) ->
         evidence.append(own - adjusted[:, -1:])  # log-odds of "in group k", by task k
     half_log_odds = (evidence[0] - evidence[1]) / 2
     return torch.cat([scores[0] + half_log_odds, scores[1]], dim=-1)
+
+
+def fuse_mean(task_logits: list[Tensor]) -> Tensor:
+    """MEAN: the mean of the experts' logits, a product of their posteriors (Wang et al. 2021, RIDE).
+
+    Log-offsets change nothing: without "none" an expert's logits are balanced without them.
+
+    Args:
+        task_logits: K tensors of shape (B, C).
+
+    Returns:
+        Scores, shape (B, C).
+    """
+    return torch.stack(task_logits).mean(0)

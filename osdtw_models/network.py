@@ -51,8 +51,8 @@ class OsdtwNet(FeatureLevels):
             default.
         class_counts: Training images per class (length C); the most frequent half becomes the head task.
         task_classes: Explicit tasks, one list of classes each; overrides ``class_counts``. One list with
-            every class gives the plain backbone.
-        fusion: "raw", "valid" or "pool" (theory.md Prop 2).
+            every class gives the plain backbone, the same list several times gives experts.
+        fusion: "raw", "valid" or "pool" (theory.md Prop 2); "mean" for experts, and for them alone.
         logit_offsets: Per task the log-offsets it was trained with, "none" last (Prop 8 (ii)); none by default.
         calibration: Per task a temperature and a group bias, [[T, b], ...], see `osdtw_models.fusion.calibrate`;
             fitted on held-out images. They act when logits are fused; those of `forward_tasks` are without.
@@ -89,8 +89,6 @@ class OsdtwNet(FeatureLevels):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if fusion not in FUSION_RULES:
-            raise ValueError(f"Unknown fusion rule {fusion!r}; choose one of {', '.join(FUSION_RULES)}.")
         place: dict[str, Any] = {"device": device, "dtype": dtype}
         size = (img_size, img_size) if isinstance(img_size, int) else img_size
         pieces = backbone.pieces(in_chans, size, drop_path_rate, **place)
@@ -112,10 +110,9 @@ class OsdtwNet(FeatureLevels):
         self.layout, self.prefix_tokens = pieces.layout, pieces.prefix_tokens
         # A network without classifiers still has its tasks: they decide how many decoders there are.
         self.class_counts = None if class_counts is None else [int(count) for count in class_counts]
-        listed = sum(len(task) for task in task_classes) if task_classes else len(self.class_counts or (0, 1))
+        listed = len(set().union(*task_classes)) if task_classes else len(self.class_counts or (0, 1))
         self.partition = ClassPartition.resolve(num_classes or listed, task_classes, self.class_counts)
-        if fusion == "pool" and self.partition.num_tasks > 2:
-            raise ValueError(f"fusion 'pool' is defined for 2 tasks, not {self.partition.num_tasks}; use 'raw'.")
+        _check_fusion(fusion, self.partition)
         self.decoder_features = pieces.num_features
         self.num_features = self.head_hidden_size = pieces.num_features * self.partition.num_tasks
         self.feature_info = [self._all_maps(level) for level in pieces.levels]
@@ -224,7 +221,7 @@ class OsdtwNet(FeatureLevels):
             x: Normalised images, shape (B, in_chans, H, W).
 
         Returns:
-            K tensors of shape (B, n_k + 1), "none" last; for one task a single tensor of shape (B, C).
+            K tensors of shape (B, n_k + 1), "none" last; for one task, and for experts, of shape (B, C).
         """
         return self._classify(self._necks(self.global_pool(self.forward_features(x))))
 
@@ -253,7 +250,8 @@ class OsdtwNet(FeatureLevels):
         """Task logits as they are fused: with the temperature and group bias of each task, if there are any."""
         if self.calibration is None:
             return task_logits
-        return calibrate(task_logits, self.get_buffer("temperatures"), self.get_buffer("biases"))
+        fitted = self.get_buffer("temperatures"), self.get_buffer("biases")
+        return calibrate(task_logits, *fitted, self.partition.has_none)
 
     def set_calibration(self, calibration: Sequence[Sequence[float]] | None) -> None:
         """Give every task its temperature and group bias; they travel in ``config.json``.
@@ -297,7 +295,7 @@ class OsdtwNet(FeatureLevels):
         return tuple(decoder.classifier for decoder in self.branches)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Give the network new classes: the first half becomes the head, as without counts.
+        """Give the network new classes: the first half becomes the head, as without counts; experts stay experts.
 
         Args:
             num_classes: New number of classes; 0 leaves the classifiers out.
@@ -309,7 +307,7 @@ class OsdtwNet(FeatureLevels):
         pool = self._make_pool(self.global_pool.pool_type if global_pool is None else global_pool, num_classes)
         weight = next(self.parameters())
         if num_classes:
-            self.partition = ClassPartition.from_counts([1] * num_classes, num_tasks=len(self.decoders))
+            self.partition = self.partition.renewed(num_classes)
             self.register_buffer("class_position", self.partition.class_position.to(weight.device))
             self._register_offsets(None)
             self.set_calibration(None)
@@ -386,6 +384,17 @@ def _refuse_other_tasks(module: nn.Module, state_dict: dict[str, Tensor], prefix
         raise ValueError(
             "The checkpoint was trained on another partition of the classes into tasks; create the model with the "
             "checkpoint's task_classes (see its config.json)."
+        )
+
+
+def _check_fusion(rule: str, partition: ClassPartition) -> None:
+    if rule not in FUSION_RULES:
+        raise ValueError(f"Unknown fusion rule {rule!r}; choose one of {', '.join(FUSION_RULES)}.")
+    if rule == "pool" and partition.num_tasks > 2:
+        raise ValueError(f"fusion 'pool' is defined for 2 tasks, not {partition.num_tasks}; use 'raw'.")
+    if partition.num_tasks > 1 and (rule == "mean") != partition.experts:
+        raise ValueError(
+            f"fusion {rule!r} does not fit these tasks; 'mean' is for tasks with every class each, and only 'mean'."
         )
 
 

@@ -3,7 +3,7 @@
 A partition is an ordered list of tasks, each a list of class indices; together they cover every class once.
 Task ``k`` with ``n`` classes labels its own classes ``0 .. n-1`` in the order listed and every other class
 ``n``: the "none" label (theory.md section 1). A partition of one task has no "none": it is ordinary
-classification.
+classification. Nor have experts: several tasks of which every one lists all classes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ClassPartition:
-    """Disjoint tasks that cover the classes ``0 .. C-1``.
+    """Disjoint tasks that cover the classes ``0 .. C-1``, or experts that cover them each.
 
     Args:
-        tasks: One sequence of class indices per task, kept as tuples.
+        tasks: One sequence of class indices per task, kept as tuples; the same sequence in all of them for experts.
 
     Raises:
         ValueError: If a task is empty, or a class is missing, repeated or out of range.
@@ -37,7 +37,7 @@ class ClassPartition:
         for k, task in enumerate(self.tasks):
             if not task:
                 raise ValueError(f"Task {k} has no class; give every task at least one class.")
-        listed = sorted(c for task in self.tasks for c in task)
+        listed = sorted(c for task in self._once for c in task)
         if listed != list(range(len(listed))):
             wrong = _first_wrong(listed)
             raise ValueError(
@@ -152,10 +152,32 @@ class ClassPartition:
         counts = [1] * num_classes if class_counts is None else class_counts
         return cls.from_counts(counts, num_tasks=min(num_tasks, num_classes))
 
+    def renewed(self, num_classes: int, class_counts: Sequence[int] | None = None) -> ClassPartition:
+        """The same kind of partition of other classes: as many tasks, and experts stay experts.
+
+        Args:
+            num_classes: New number of classes.
+            class_counts: Training images per class; without them all classes count alike.
+
+        Returns:
+            The partition.
+
+        Raises:
+            ValueError: If there are fewer classes than disjoint tasks, or a count is below 1.
+        """
+        if self.experts:
+            return ClassPartition.of_experts(num_classes, self.num_tasks)
+        return ClassPartition.from_counts(class_counts or [1] * num_classes, self.num_tasks)
+
     @classmethod
     def single(cls, num_classes: int) -> ClassPartition:
         """One task with every class: ordinary classification without a "none" class."""
         return cls((tuple(range(num_classes)),))
+
+    @classmethod
+    def of_experts(cls, num_classes: int, number: int) -> ClassPartition:
+        """Experts: several tasks with every class each."""
+        return cls((tuple(range(num_classes)),) * number)
 
     @property
     def num_tasks(self) -> int:
@@ -165,12 +187,22 @@ class ClassPartition:
     @cached_property
     def num_classes(self) -> int:
         """Number of classes C."""
-        return sum(len(task) for task in self.tasks)
+        return sum(len(task) for task in self._once)
+
+    @property
+    def experts(self) -> bool:
+        """Whether the tasks are experts: more than one, and all with the same classes."""
+        return self.num_tasks > 1 and len(set(self.tasks)) == 1
+
+    @property
+    def _once(self) -> tuple[tuple[int, ...], ...]:
+        """The tasks that list every class once: all, or one of the experts."""
+        return self.tasks[:1] if self.experts else self.tasks
 
     @property
     def has_none(self) -> bool:
-        """Whether each task carries a "none" class (K > 1)."""
-        return self.num_tasks > 1
+        """Whether each task carries a "none" class: not a single task, nor experts."""
+        return self.num_tasks > 1 and not self.experts
 
     @property
     def task_sizes(self) -> tuple[int, ...]:
@@ -184,8 +216,8 @@ class ClassPartition:
 
     @cached_property
     def class_order(self) -> Tensor:
-        """Classes in task order, the tasks one after another: shape (C,), int64."""
-        return torch.tensor([c for task in self.tasks for c in task], dtype=torch.int64)
+        """Classes in task order, the tasks one after another (those of experts once): shape (C,), int64."""
+        return torch.tensor([c for task in self._once for c in task], dtype=torch.int64)
 
     @cached_property
     def class_position(self) -> Tensor:
@@ -194,9 +226,9 @@ class ClassPartition:
 
     @cached_property
     def task_of_class(self) -> Tensor:
-        """Task index of each class: shape (C,), int64."""
-        task = torch.empty(self.num_classes, dtype=torch.int64)
-        for k, classes in enumerate(self.tasks):
+        """Task index of each class, 0 where all are experts: shape (C,), int64."""
+        task = torch.zeros(self.num_classes, dtype=torch.int64)
+        for k, classes in enumerate(self._once):
             task[list(classes)] = k
         return task
 
@@ -216,7 +248,7 @@ class ClassPartition:
             labels: Class labels, shape (B,), int64.
 
         Returns:
-            Task labels, shape (K, B): exactly one row per image is not "none".
+            Task labels, shape (K, B): exactly one row per image is not "none"; with experts all rows are alike.
         """
         return self.label_maps.to(labels.device)[:, labels]
 

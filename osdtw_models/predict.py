@@ -14,6 +14,7 @@ from timm.data import resolve_model_data_config
 
 from osdtw_models.load import load_model
 from osdtw_models.network import OsdtwNet
+from osdtw_models.partition import ClassPartition
 from osdtw_models.pixels import IMAGE_SUFFIXES, Pixels, fit_image, open_image
 from osdtw_models.prior import Array, resolve_prior, under_prior
 
@@ -94,8 +95,8 @@ class Prediction:
         name: The image: its file, or its place in the batch.
         labels: The k most probable classes, by name.
         probabilities: Their fused probabilities under the prior.
-        tasks: Index of the task that each of them belongs to.
-        none: Probability of "none" by each task; empty for a network of one task.
+        tasks: Index of the task that each of them belongs to; 0 for a network of one task, and for experts.
+        none: Probability of "none" by each task; empty where tasks have none.
     """
 
     name: str
@@ -140,7 +141,8 @@ class Predictor:
         self.classifier = TorchClassifier(load_model(source)) if isinstance(source, str | Path) else source
         self.topk, self.batch_size = topk, batch_size
         self.label_names = self.classifier.label_names
-        self.task_of = {c: k for k, classes in enumerate(self.classifier.task_classes) for c in classes}
+        self.partition = ClassPartition(tuple(map(tuple, self.classifier.task_classes)))
+        self.task_of = self.partition.task_of_class.tolist()
         self.prior = resolve_prior(prior, self.classifier.class_counts, self.label_names)
         under_prior(
             np.zeros((1, len(self.task_of)), dtype=np.float32), self.prior
@@ -180,7 +182,7 @@ class Predictor:
         """
         fused, *tasks = self.classifier.outputs(np.stack([preprocess(image, self.classifier) for image in pixels]))
         probabilities = softmax(under_prior(fused, self.prior))
-        none = [softmax(logits)[:, -1] for logits in tasks] if len(tasks) > 1 else []
+        none = [softmax(logits)[:, -1] for logits in tasks] if self.partition.has_none else []
         found = []
         for i, (name, row) in enumerate(zip(names, probabilities, strict=True)):
             best = np.argsort(-row, kind="stable")[: self.topk].tolist()

@@ -55,8 +55,9 @@ class Metadata:
     class_counts: list[int] | None = None
 
     def __post_init__(self) -> None:
-        if sorted(c for task in self.task_classes for c in task) != list(range(self.num_classes)):
-            raise ValueError("task_classes must list every class exactly once.")
+        tasks = self.task_classes[:1] if self.experts else self.task_classes
+        if sorted(c for task in tasks for c in task) != list(range(self.num_classes)):
+            raise ValueError("task_classes must list every class exactly once, or all of them in every task.")
         names = self.label_names
         if names is not None and (len(names) != self.num_classes or not all(isinstance(name, str) for name in names)):
             raise ValueError(f"label_names must be {self.num_classes} names, one per class, but has {len(names)}.")
@@ -74,12 +75,17 @@ class Metadata:
     @property
     def num_classes(self) -> int:
         """Number of classes C."""
-        return sum(len(task) for task in self.task_classes)
+        return len(set().union(*self.task_classes))
+
+    @property
+    def experts(self) -> bool:
+        """Whether every task has every class: then there is no "none"."""
+        return len(self.task_classes) > 1 and all(task == self.task_classes[0] for task in self.task_classes)
 
     @property
     def output_sizes(self) -> dict[str, int]:
         """Name and width of every output in order: the fused logits, then each task's, "none" included."""
-        none = len(self.task_classes) > 1
+        none = len(self.task_classes) > 1 and not self.experts
         tasks = {f"logits_task{k}": len(task) + none for k, task in enumerate(self.task_classes)}
         return {"logits": self.num_classes, **tasks}
 

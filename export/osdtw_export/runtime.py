@@ -66,7 +66,7 @@ class OnnxClassifier:
             images: Normalised images, shape (B, C, H, W), float32.
 
         Returns:
-            K arrays of shape (B, n_k + 1), "none" last; for one task a single array of shape (B, classes).
+            K arrays of shape (B, n_k + 1), "none" last; for one task, and for experts, of shape (B, classes).
 
         Raises:
             ValueError: If the images have another shape or type.

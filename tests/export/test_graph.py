@@ -41,6 +41,7 @@ def test_two_tasks_that_part_in_the_middle_agree_at_every_batch(exported):
         (ONE, 7, "raw"),
         (THREE, 0, "valid"),
         (TWO, 7, "pool"),
+        (ONE * 3, 4, "mean"),
         pytest.param(ONE, 0, "raw", marks=pytest.mark.slow),
         pytest.param([ONE[0][::-1]], 3, "raw", marks=pytest.mark.slow),
         pytest.param(TWO, 0, "raw", marks=pytest.mark.slow),

@@ -11,6 +11,7 @@ from osdtw_models.partition import ClassPartition
 IMAGES = 7
 SIZES = [(2, 4), (1, 3), (3, 2, 2)]
 PAIRS = [sizes for sizes in SIZES if len(sizes) == 2]
+RULES = [rule for rule in FUSION_RULES if rule != "mean"]  # that of experts, which have no "none"
 EXACT = {"rtol": 0, "atol": 1e-12}
 
 
@@ -156,7 +157,7 @@ def test_pool_errs_by_no_more_than_its_tasks_together(sizes):
     assert (error <= task_kls).all()
 
 
-@pytest.mark.parametrize("rule", FUSION_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_a_number_added_to_a_task_changes_nothing(rule):
     logits = random_logits((2, 4))
     moved = [z + torch.randn(IMAGES, 1, dtype=z.dtype) for z in logits]
@@ -164,7 +165,7 @@ def test_a_number_added_to_a_task_changes_nothing(rule):
     torch.testing.assert_close(before, after, **EXACT)
 
 
-@pytest.mark.parametrize("rule", FUSION_RULES)
+@pytest.mark.parametrize("rule", RULES)
 def test_certain_tasks_stay_finite(rule):
     logits = [1e4 * z for z in random_logits((2, 4))]
     assert torch.isfinite(torch.softmax(fuse(logits, rule), dim=-1)).all()
@@ -183,5 +184,5 @@ def test_pool_is_for_two_tasks():
 
 
 def test_an_unknown_rule_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"^Unknown fusion rule 'mean'; choose one of raw, valid, pool\.$"):
-        fuse(random_logits((2, 4)), "mean")
+    with pytest.raises(ValueError, match=r"^Unknown fusion rule 'sum'; choose one of raw, valid, pool, mean\.$"):
+        fuse(random_logits((2, 4)), "sum")

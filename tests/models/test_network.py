@@ -135,7 +135,7 @@ REFUSED = {
         "shared_depth is 8, but this backbone has 7 blocks; choose 0 (nothing shared) to 7 (only the classifiers "
         "differ).",
     ),
-    "rule": ({"fusion": "mean"}, "Unknown fusion rule 'mean'; choose one of raw, valid, pool."),
+    "rule": ({"fusion": "sum"}, "Unknown fusion rule 'sum'; choose one of raw, valid, pool, mean."),
     "pool of three": (
         {"fusion": "pool", "task_classes": THIRDS},
         "fusion 'pool' is defined for 2 tasks, not 3; use 'raw'.",

@@ -55,7 +55,8 @@ def fit_logits(network: OsdtwNet, task_logits: list[Tensor], labels: Tensor) -> 
 
     def loss() -> Tensor:
         solver.zero_grad()
-        scores = fuse(calibrate(z, free[0].exp(), free[1]), network.fusion, offsets).index_select(1, place)
+        calibrated = calibrate(z, free[0].exp(), free[1], network.partition.has_none)
+        scores = fuse(calibrated, network.fusion, offsets).index_select(1, place)
         likelihood = (weights * torch.nn.functional.cross_entropy(scores, labels, reduction="none")).sum()
         value = likelihood + free.square().sum() / (2 * PRIOR_SCALE**2 * len(labels))
         value.backward()
