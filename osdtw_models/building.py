@@ -50,7 +50,8 @@ def build(name: str, backbone: Backbone, pretrained: bool, levels: int, **kwargs
     if pretrained and saved is None and not isinstance(cfg, dict):
         saved = released_args(name, str(cfg) if cfg else None)
     if saved:
-        kwargs = _under_users_arguments(saved, kwargs)
+        own = backbone.model_args()  # are in the backbone already
+        kwargs = _under_users_arguments({key: value for key, value in saved.items() if key not in own}, kwargs)
     kwargs.setdefault("shared_depth", None)
     model: OsdtwNet = build_model_with_cfg(
         OsdtwNet,
@@ -101,8 +102,11 @@ def build_from_timm(
         The network.
 
     Raises:
-        ValueError: If two kinds of weights are asked for at once, or timm has none of this backbone.
+        ValueError: If two kinds of weights are asked for at once, or timm has none of this backbone; if other widths
+            are asked for.
     """
+    if kwargs.pop("widths", None) is not None:
+        raise ValueError(f"{name} is one of timm's models, whose widths are fixed; leave widths out.")
     overlay = dict(kwargs.pop("pretrained_cfg_overlay", None) or {})
     weights = {}
     if backbone_pretrained:
@@ -115,9 +119,6 @@ def build_from_timm(
         timm_name = f"{timm_name}.{backbone_pretrained}"
     if timm_name != name.removeprefix("osdtw_") and not fixed and not isinstance(kwargs.get("pretrained_cfg"), dict):
         overlay = {**photo_cfg(timm_name), **overlay}
-    if kwargs.get("pretrained_model_args"):  # the backbone's are in ours already
-        told = kwargs["pretrained_model_args"].items()
-        kwargs["pretrained_model_args"] = {k: v for k, v in told if k not in ("backbone", "backbone_args")}
     backbone = TimmBackbone(timm_name, fixed or {}, backbone_args or {}, named, bool(backbone_pretrained), weights)
     return build(name, backbone, pretrained, levels, pretrained_cfg_overlay=overlay or None, **kwargs)
 

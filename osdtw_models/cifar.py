@@ -1,12 +1,14 @@
 """The CIFAR ResNets of the long-tailed protocol (LDAM-DRW's ``resnet_cifar.py``).
 
-A 3x3 stem, three stages of ``(depth - 2) / 6`` basic blocks, each twice as wide as the one before (16, 32, 64), and
-shortcuts without parameters ("option A").
+A 3x3 stem, three stages of ``(depth - 2) / 6`` basic blocks, each twice as wide as the one before (16, 32, 64) unless
+other widths are asked for, and shortcuts without parameters ("option A").
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -25,10 +27,23 @@ class CifarResNet:
     Args:
         depth: Number of weighted layers, 6 n + 2: 14, 20, 32, 44, 56, 110.
         width: Channels of the first stage; papers that say "ResNet-32" mean 16 or 64, which must be said.
+        widths: Channels of all three stages, where they are not to double.
+
+    Raises:
+        ValueError: If these widths cannot be built.
     """
 
     depth: int
     width: int = 16
+    widths: Sequence[int] | None = None
+
+    def __post_init__(self) -> None:
+        steps = [after - before for before, after in pairwise(self.stage_widths)]
+        if len(steps) != STAGES - 1 or min(self.stage_widths) < 1 or any(step < 0 or step % 2 for step in steps):
+            raise ValueError(
+                f"widths is {list(self.stage_widths)}; give {STAGES}, none narrower than the one before, in even "
+                "steps: a shortcut pads new channels with zeros, half before and half after."
+            )
 
     @property
     def num_blocks(self) -> int:
@@ -43,7 +58,7 @@ class CifarResNet:
     @property
     def stage_widths(self) -> tuple[int, ...]:
         """Channels of each stage."""
-        return tuple(self.width * 2**stage for stage in range(STAGES))
+        return tuple(self.widths or (self.width * 2**stage for stage in range(STAGES)))
 
     @property
     def num_features(self) -> int:
@@ -65,7 +80,7 @@ class CifarResNet:
             A module mapping (B, channels in, H, W) to (B, channels out, H / stride, W / stride).
         """
         if number == 1:
-            return Stem(in_chans, self.width, device=device, dtype=dtype)
+            return Stem(in_chans, self.stage_widths[0], device=device, dtype=dtype)
         stage, place = divmod(number - 2, self.blocks_per_stage)
         width = self.stage_widths[stage]
         opens_stage = place == 0 and stage > 0
@@ -107,8 +122,8 @@ class CifarResNet:
         )
 
     def model_args(self) -> dict[str, Any]:
-        """Nothing: the name says it all."""
-        return {}
+        """The widths, if they are not those of the name, which says all the rest."""
+        return {} if self.widths is None else {"widths": list(self.widths)}
 
 
 class Stem(nn.Module):

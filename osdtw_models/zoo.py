@@ -10,6 +10,8 @@ of a ViT's blocks): deeper than that the field's multi-branch networks part, too
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
@@ -78,46 +80,53 @@ default_cfgs = generate_default_cfgs(
 )
 
 
+def _build_cifar(
+    name: str, backbone: CifarResNet, pretrained: bool, widths: Sequence[int] | None = None, **kwargs: Any
+) -> OsdtwNet:
+    """A CIFAR ResNet, its stages of other ``widths`` than the name's if any are given."""
+    return build(name, replace(backbone, widths=widths), pretrained, STAGES, **kwargs)
+
+
 @register_model
 def osdtw_resnet14(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
     """CIFAR ResNet-14: 7 blocks, 5 shared by default."""
-    return build("osdtw_resnet14", CifarResNet(14), pretrained, STAGES, **kwargs)
+    return _build_cifar("osdtw_resnet14", CifarResNet(14), pretrained, **kwargs)
 
 
 @register_model
 def osdtw_resnet20(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
     """CIFAR ResNet-20: 10 blocks, 7 shared by default."""
-    return build("osdtw_resnet20", CifarResNet(20), pretrained, STAGES, **kwargs)
+    return _build_cifar("osdtw_resnet20", CifarResNet(20), pretrained, **kwargs)
 
 
 @register_model
 def osdtw_resnet32(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
     """CIFAR ResNet-32: 16 blocks, 11 shared by default."""
-    return build("osdtw_resnet32", CifarResNet(32), pretrained, STAGES, **kwargs)
+    return _build_cifar("osdtw_resnet32", CifarResNet(32), pretrained, **kwargs)
 
 
 @register_model
 def osdtw_resnet32_w64(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
     """CIFAR ResNet-32 of four times the width: 16 blocks, 11 shared by default."""
-    return build("osdtw_resnet32_w64", CifarResNet(32, width=64), pretrained, STAGES, **kwargs)
+    return _build_cifar("osdtw_resnet32_w64", CifarResNet(32, width=64), pretrained, **kwargs)
 
 
 @register_model
 def osdtw_resnet44(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
     """CIFAR ResNet-44: 22 blocks, 15 shared by default."""
-    return build("osdtw_resnet44", CifarResNet(44), pretrained, STAGES, **kwargs)
+    return _build_cifar("osdtw_resnet44", CifarResNet(44), pretrained, **kwargs)
 
 
 @register_model
 def osdtw_resnet56(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
     """CIFAR ResNet-56: 28 blocks, 19 shared by default."""
-    return build("osdtw_resnet56", CifarResNet(56), pretrained, STAGES, **kwargs)
+    return _build_cifar("osdtw_resnet56", CifarResNet(56), pretrained, **kwargs)
 
 
 @register_model
 def osdtw_resnet110(pretrained: bool = False, **kwargs: Any) -> OsdtwNet:
     """CIFAR ResNet-110: 55 blocks, 37 shared by default."""
-    return build("osdtw_resnet110", CifarResNet(110), pretrained, STAGES, **kwargs)
+    return _build_cifar("osdtw_resnet110", CifarResNet(110), pretrained, **kwargs)
 
 
 @register_model

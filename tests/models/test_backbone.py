@@ -109,3 +109,24 @@ def test_blocks_run_in_order_and_announce_their_shapes(depth, num_blocks):
     last_of_stage = [1 + (stage + 1) * (num_blocks - 1) // 3 for stage in range(3)]
     assert announced == [(number, maps[number].shape[1], maps[number].shape[2]) for number in last_of_stage]
     assert [(width, size) for _, width, size in announced] == [(16, 32), (32, 16), (64, 8)]
+
+
+def test_stages_of_other_widths_pad_what_is_new_on_both_sides_alike():
+    backbone = CifarResNet(14, widths=(6, 8, 14))
+    net = OsdtwNet(backbone, num_classes=3, task_classes=[[0, 1, 2]]).eval()
+    assert [info["num_chs"] for info in net.feature_info] == [6, 8, 14]
+    assert backbone.num_features == net.num_features == 14
+    block, x = net.encoder.block6, torch.rand(2, 8, 4, 4)  # opens the last stage
+    torch.nn.init.zeros_(block.conv2.weight)
+    shortcut = block(x)
+    assert shortcut.shape == (2, 14, 2, 2)
+    assert torch.equal(shortcut[:, 3:11], x[:, :, ::2, ::2])
+    assert not shortcut[:, :3].any()
+    assert not shortcut[:, 11:].any()
+    assert CifarResNet(14).stage_widths == CifarResNet(14, widths=(16, 32, 64)).stage_widths
+
+
+@pytest.mark.parametrize("widths", [(16, 32), (16, 24, 47), (16, 8, 64), (0, 2, 4)])
+def test_widths_that_no_shortcut_joins_are_refused(widths):
+    with pytest.raises(ValueError, match=r"none narrower than the one before, in even steps"):
+        CifarResNet(20, widths=widths)

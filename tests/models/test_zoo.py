@@ -131,3 +131,8 @@ class TestRelease:
     def test_another_partition_is_refused(self):
         with pytest.raises(ValueError, match="another partition"):
             create_model("osdtw_resnet32", pretrained=True, class_counts=list(range(1, 101)))
+
+
+def test_timms_models_have_widths_of_their_own():
+    with pytest.raises(ValueError, match="osdtw_resnet18 is one of timm's models, whose widths are fixed"):
+        create_model("osdtw_resnet18", widths=(64, 96, 128))

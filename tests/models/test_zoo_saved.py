@@ -16,6 +16,7 @@ PLANS = {
     "tasks": {"task_classes": SHUFFLED, "shared_depth": 0, "fusion": "valid"},
     "three tasks": {"task_classes": [[0, 5], [2, 1], [4, 3]], "shared_depth": 7},
     "one task": {"task_classes": [list(range(6))]},
+    "other widths": {"widths": (8, 12, 20), "shared_depth": 3},
     "offsets": {"class_counts": COUNTS, "logit_offsets": [[0.1, -1 / 3, 2, 0], [1, 0.7, -0.2, 0.5]]},
 }
 
