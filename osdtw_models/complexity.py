@@ -24,7 +24,7 @@ class Amount(TypedDict):
 
 
 class Cost(TypedDict):
-    """Cost of a network that shares ``shared_depth`` blocks; ``ratio``: its multiply-adds to the plain backbone's."""
+    """Cost of a network that shares ``shared_depth`` blocks; ``ratio``: its multiply-adds to its own blocks' once."""
 
     shared_depth: int
     parameters: Amount
@@ -44,7 +44,7 @@ def cost(model: OsdtwNet, shared_depth: int | None = None, img_size: int | None 
     """Cost of a network at its own shared depth or at another one.
 
     Multiply-adds are those of convolutions and linear layers, as torch's own counter has them; the plain backbone is
-    the same blocks once, with one classifier over all classes and no "none".
+    the same blocks once, of the same widths, with one classifier over all classes and no "none".
 
     Args:
         model: The network; it is neither run nor changed.

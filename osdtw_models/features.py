@@ -57,7 +57,7 @@ class FeatureLevels(nn.Module):
             raise ValueError(f"output_fmt is {output_fmt!r}; choose 'NCHW' or 'NLC'.")
         height, width = x.shape[-2:]
         wanted, most = feature_take_indices(len(self.feature_info), indices)
-        last = self._level_block(most) if stop_early else None
+        last = self.level_block(most) if stop_early else None
         maps: dict[int, Tensor] = {}
         for number, block in enumerate(self.encoder, 1):
             if last is None or number <= last:
@@ -75,7 +75,7 @@ class FeatureLevels(nn.Module):
         taken = []
         for index in wanted:
             reduction = self.feature_info[index]["reduction"]
-            found = maps[self._level_block(index)]
+            found = maps[self.level_block(index)]
             image = self.layout.maps(found, height // reduction, width // reduction, self.prefix_tokens)
             taken.append(image if output_fmt == "NCHW" else image.flatten(2).mT)
         return taken if intermediates_only else (x, taken)
@@ -94,7 +94,7 @@ class FeatureLevels(nn.Module):
             Numbers of the levels that are kept.
         """
         wanted, most = feature_take_indices(len(self.feature_info), indices)
-        last = self._level_block(most)
+        last = self.level_block(most)
         if prune_head or most + 1 < len(self.feature_info):
             self.reset_classifier(0, "")
             for decoder in self.decoders:
@@ -115,6 +115,6 @@ class FeatureLevels(nn.Module):
         """Give the network other classifiers."""
         raise NotImplementedError
 
-    def _level_block(self, level: int) -> int:
-        """Number of the last block of a level."""
+    def level_block(self, level: int) -> int:
+        """Number of the last block of a level: -1 is the last stage, -2 the one before."""
         return int(str(self.feature_info[level]["module"]).removeprefix("block"))

@@ -25,6 +25,8 @@ METHODS = {
     "ncm": "nearest class mean",
     "mislas": "MiSLAS",
     "bags": "balanced group softmax",
+    "ride": "RIDE, 3 experts",
+    "sade": "SADE, 3 experts",
 }
 
 

@@ -1,15 +1,20 @@
 """Training cost against torch's counter on real steps."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from osdtw_models import create_model
+from osdtw_models.partition import ClassPartition
+from osdtw_training.benchmark_list import read_list
 from osdtw_training.budget import training_passes
-from osdtw_training.recipe import Recipe, read_recipe
-from osdtw_training.recipe_tables import Refit, Search
+from osdtw_training.methods.experts import new_experts
+from osdtw_training.networks import new_network
+from osdtw_training.recipe import Recipe, changed, read_recipe
+from osdtw_training.recipe_tables import Refit, Schedule, Search
 
 TASKS = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
 
@@ -55,13 +60,29 @@ def test_the_recipes_of_the_table_cost_forty_passes():
     network = create_model("osdtw_resnet20", shared_depth=10)
     ours = training_passes(read_recipe("cifar100_lt_r20_osdtw"), network, 10_353)
     assert sum(ours.values()) == pytest.approx(40, rel=0.05)
-    peers = read_recipe("cifar100_lt_r20")
-    single = create_model("osdtw_resnet20", task_classes=[list(range(100))])
-    assert sum(training_passes(peers, single, 10_353).values()) == 40
-    train = dataclasses.replace(peers.train, epochs=36)
-    for method in ("crt", "lws", "mislas", "bags"):
-        two = dataclasses.replace(peers, method=method, train=train)
-        assert sum(training_passes(two, single, 10_353).values()) == pytest.approx(40, rel=0.05)
+    _, entries = read_list(Path(__file__).parents[2] / "benchmarks" / "cifar100_lt.toml")
+    for entry in entries:
+        given, recipe = dict(zip(entry.options[::2], entry.options[1::2], strict=True)), read_recipe(entry.recipe)
+        if recipe.method != "osdtw":
+            epochs = int(given.get("--train.epochs", recipe.train.epochs))
+            recipe = changed(recipe, {"method": given["--method"], "train": {"epochs": epochs}})
+            experts = recipe.method in ("ride", "sade")
+            peer = new_experts(recipe, 100) if experts else new_network(recipe, ClassPartition.single(100))
+            assert sum(training_passes(recipe, peer, 10_353).values()) == pytest.approx(40, rel=0.05), entry.name
+
+
+def test_narrow_experts_and_wide_networks_are_counted_in_passes_of_the_models_own_width(images, plain):
+    recipe = Recipe(model="osdtw_resnet14", method="ride", train=Schedule(epochs=1))
+    experts = new_experts(recipe, 10)
+    assert [info["num_chs"] for info in experts.feature_info] == [16, 3 * 24, 3 * 48]
+    assert experts.shared_depth == 3  # stem and first stage
+    taken = step(experts, lambda net: torch.cat(net.forward_tasks(images), 1))
+    assert training_passes(recipe, experts, 100)["train"] == pytest.approx(taken / plain, rel=0.02)
+    recipe = dataclasses.replace(recipe, method="cross_entropy", widths=(20, 40, 80))
+    wide = new_network(recipe, ClassPartition.single(10))
+    assert training_passes(recipe, wide, 100)["train"] == pytest.approx(
+        step(wide, lambda net: net(images)) / plain, rel=0.02
+    )
 
 
 def test_more_images_in_the_statistics_cost_more():

@@ -6,17 +6,22 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from osdtw_models.load import load_model
 from osdtw_training.data import Batches, load_data
 from osdtw_training.methods import PEERS, class_balanced
 from osdtw_training.methods.bags import group_loss, groups
 from osdtw_training.methods.class_balanced import effective_weights
+from osdtw_training.methods.cosine import cosines, fold_scale
 from osdtw_training.methods.decoupled import nearest_mean, tau_normalised
+from osdtw_training.methods.experts import new_experts
 from osdtw_training.methods.focal import focal_loss
 from osdtw_training.methods.ldam import ldam_loss, margins
 from osdtw_training.methods.logit_adjustment import adjustment
 from osdtw_training.methods.mislas import label_aware_loss, smoothing
+from osdtw_training.methods.ride import divergence, temperatures
+from osdtw_training.methods.sade import shifts
 from osdtw_training.methods.single import Draws
 from osdtw_training.pipeline import run_recipe
 from osdtw_training.recipe import TWO_STAGES, Recipe
@@ -96,6 +101,47 @@ def test_label_aware_loss_spreads_what_it_takes_from_the_true_class():
     assert float(label_aware_loss(logits, torch.tensor([1]), torch.tensor([0.3, 0.0, 0.0]))) == pytest.approx(own)
 
 
+def test_cosines_of_experts_are_folded_into_their_mean(tiny):
+    network = new_experts(tiny(method="ride"), 10).eval()
+    images = torch.randn(4, 3, 16, 16)
+    features = network.forward_head(network.forward_features(images), pre_logits=True)
+    found = cosines(network, images)
+    for k in range(3):
+        own = features[:, 48 * k : 48 * (k + 1)]
+        expected = F.cosine_similarity(own[:, None], network.get_classifier()[k].weight[None], dim=-1)
+        torch.testing.assert_close(found[k], expected)
+    fold_scale(network, 30.0)
+    torch.testing.assert_close(network(images), 10 * (found[0] + found[1] + found[2]), rtol=1e-4, atol=1e-4)
+
+
+def test_rare_classes_have_lower_temperatures():
+    # Frequencies 3/4 and 1/4 of two classes: 0.8 + 0.2 * 2 pi = 1.1 and 0.9.
+    assert temperatures([3, 1], 0.2).tolist() == pytest.approx([1, 9 / 11])
+    assert temperatures([3, 1], 0.0).tolist() == [1, 1]
+
+
+def test_divergence_of_an_expert_from_the_mean():
+    mean = torch.tensor([[0.0, 0.0]], requires_grad=True)
+    expert = torch.tensor([[0.0, math.log(3.0)]], requires_grad=True)  # chances 1/4 and 3/4
+    kl = 0.5 * math.log(0.5 / 0.25) + 0.5 * math.log(0.5 / 0.75)
+    found = divergence(expert, mean, torch.ones(2))
+    found.backward()
+    assert found.item() == pytest.approx(kl)
+    assert mean.grad is None
+    assert expert.grad is not None
+    # Temperatures 1 and 1/2: the second logit doubles, chances 1/10 and 9/10; the mean temperature is 3/4.
+    kl = 0.5 * math.log(0.5 / 0.1) + 0.5 * math.log(0.5 / 0.9)
+    assert divergence(expert, mean, torch.tensor([1.0, 0.5])).item() == pytest.approx(0.75**2 * kl, rel=1e-5)
+
+
+def test_each_of_sades_experts_has_a_prior_of_its_own():
+    frequency = torch.tensor([0.5, 0.125, 0.375]).log()
+    found = shifts([4, 1, 3], 2.0)
+    assert found[0].tolist() == [0, 0, 0]
+    torch.testing.assert_close(found[1], frequency)
+    torch.testing.assert_close(found[2], frequency - 2 * torch.tensor([0.125, 0.5, 0.375]).log())
+
+
 @pytest.mark.parametrize(
     ("counts", "expected"),
     [
@@ -154,7 +200,8 @@ def test_a_short_run_of_each_learns_and_loads_as_a_plain_network(method, tiny, t
     network = load_model(tmp_path / "run")
     images = load_data(recipe).test.images[:8].float() / 255
     torch.testing.assert_close(network(images), result.network(images))
-    assert network.partition.num_tasks == 1 or method == "bags"
+    assert network.partition.num_tasks == 1 or method in ("bags", "ride", "sade")
+    assert result.results["inference_ratio"] == pytest.approx(1, abs=0.01) or network.partition.experts
 
 
 def test_a_two_stage_peer_is_resumed_in_its_second_stage(tiny, tmp_path, no_figures):

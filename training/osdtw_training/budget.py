@@ -2,15 +2,26 @@
 
 A pass is multiply-adds: one forward and, at twice that, one backward through everything that is trained. What is frozen
 is passed forward only; halves of the images make one pass together; the statistics of the search are counted, too.
+The plain backbone is that of the recipe's model at the model's own widths, whatever widths were trained.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from osdtw_models.complexity import cost
 from osdtw_models.network import OsdtwNet
+from osdtw_models.partition import ClassPartition
+from osdtw_training.networks import new_network
 from osdtw_training.recipe import TWO_STAGES, Recipe
 
 BACKWARD = 2  # multiply-adds of a backward pass, times those of the forward pass
+
+
+def plain_multiply_adds(recipe: Recipe, num_classes: int) -> int:
+    """Multiply-adds of one image through the plain network of a recipe's model: the unit of what others cost."""
+    plain = new_network(replace(recipe, widths=None), ClassPartition.single(num_classes))
+    return cost(plain)["multiply_adds"]["total"]
 
 
 def training_passes(recipe: Recipe, network: OsdtwNet, images: int) -> dict[str, float]:
@@ -24,17 +35,19 @@ def training_passes(recipe: Recipe, network: OsdtwNet, images: int) -> dict[str,
     Returns:
         Passes of the plain backbone by stage; their sum is the cost of the run.
     """
-    whole = cost(network)["multiply_adds"]
-    plain, both = whole["total"] / cost(network)["ratio"], 1 + BACKWARD
+    whole, both = cost(network)["multiply_adds"], 1 + BACKWARD
+    plain = plain_multiply_adds(recipe, network.num_classes)
+    single = round(whole["total"] / cost(network)["ratio"])  # the network's own blocks once
     if recipe.method != "osdtw":
+        each = (whole["total"] if network.partition.experts else single) / plain
         second = recipe.refit.epochs / both if recipe.method in TWO_STAGES else 0.0
-        return {"train": float(recipe.train.epochs), "refit": second}
+        return {"train": recipe.train.epochs * each, "refit": second * each}
     searched = recipe.shared_depth is None or recipe.task_weights is None
-    alone = float(recipe.num_tasks * recipe.tasks.epochs)
-    decoders, teachers = sum(whole["tasks"]), recipe.num_tasks * plain if recipe.refit.distill else 0.0
+    alone = recipe.num_tasks * recipe.tasks.epochs * single / plain
+    decoders, teachers = sum(whole["tasks"]), recipe.num_tasks * single if recipe.refit.distill else 0.0
     refit = recipe.refit.epochs * (whole["total"] + BACKWARD * decoders + teachers) / (both * plain)
     return {
-        "warmup": float(recipe.warmup.epochs),
+        "warmup": recipe.warmup.epochs * single / plain,
         "tasks": alone,
         "replicates": alone if searched and recipe.search.replicates else 0.0,
         "statistics": _statistics(recipe, network, images) / (both * plain) if searched else 0.0,

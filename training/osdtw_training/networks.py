@@ -32,13 +32,13 @@ def new_network(
         shared_depth: Shared blocks; -1 = all.
         logit_offsets: See `OsdtwNet`.
         start: Whether training starts from it: the recipe's weights of the backbone are loaded.
-        **arguments: More arguments of the network.
+        **arguments: More arguments of the network, before the recipe's.
 
     Returns:
         The network, on the recipe's device.
 
     Raises:
-        ValueError: If the architecture is not one of ours, or the device is not there.
+        ValueError: If the architecture is not one of ours or has no such widths, or the device is not there.
         FileNotFoundError: If the weights of the backbone cannot be had.
     """
     wanted, weights = preparation(recipe), recipe.backbone_weights if start else "none"
@@ -53,17 +53,17 @@ def new_network(
         **({} if weights in ("none", "timm") else {"file": weights}),
     }
     begin: dict[str, Any] = {} if weights == "none" else {"backbone_pretrained": True}
+    wished = {"fusion": recipe.fusion, "widths": recipe.widths, **arguments}
     torch.manual_seed(recipe.seed)
     model = create_model(
         recipe.model,
         num_classes=partition.num_classes,
         shared_depth=shared_depth,
         task_classes=partition.to_lists(),
-        fusion=recipe.fusion,
         logit_offsets=logit_offsets,
         pretrained_cfg_overlay=overlay,
         **begin,
-        **arguments,
+        **wished,
     )
     assert isinstance(model, OsdtwNet)
     try:

@@ -22,7 +22,7 @@ from osdtw_models.files import write_whole
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import figures, planning, stages
-from osdtw_training.budget import training_passes
+from osdtw_training.budget import plain_multiply_adds, training_passes
 from osdtw_training.calibration import fit_calibration
 from osdtw_training.data import LongTailedData, load_data
 from osdtw_training.methods import PEERS, Method
@@ -169,6 +169,7 @@ def evaluate(
         The content of ``results.json``.
     """
     seconds = sum(row["seconds"] for row in run.metrics())
+    plain = plain_multiply_adds(recipe, network.num_classes)
     results: dict[str, Any] = {
         "recipe": recipe.name,
         "method": recipe.method,
@@ -178,7 +179,7 @@ def evaluate(
         "seed": recipe.seed,
         "passes": recipe.passes(),
         "training_passes": {k: round(v, 3) for k, v in training_passes(recipe, network, len(data.train)).items()},
-        "inference_ratio": round(cost(network)["ratio"], 4),
+        "inference_ratio": round(cost(network)["multiply_adds"]["total"] / plain, 4),
         "training_hours": round(seconds / 3600, 3),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
         **origin,

@@ -40,10 +40,14 @@ class Recipe:
         "ncm",
         "mislas",
         "bags",
+        "ride",
+        "sade",
     ] = "osdtw"
     """Training method; all methods share one engine."""
     model: str = "osdtw_resnet20"
     """Registered architecture."""
+    widths: tuple[int, ...] | None = None
+    """Stage widths of a CIFAR ResNet; none = the model's."""
     backbone_weights: str = "none"
     """What training starts from: "none" (random values), "timm" (timm's weights of the backbone, fetched once), or a
     safetensors file of them."""

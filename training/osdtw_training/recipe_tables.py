@@ -82,11 +82,11 @@ class Peer:
     tau: float = 1.0
     """Logit adjustment: factor on the log-prior."""
     margin: float = 0.5
-    """LDAM: margin of the rarest class."""
+    """LDAM, RIDE: margin of the rarest class."""
     scale: float = 30.0
-    """LDAM: factor on the cosines."""
+    """LDAM, RIDE, SADE: factor on the cosines."""
     defer: float = 0.8
-    """LDAM: part of the epochs before classes are re-weighted."""
+    """LDAM, RIDE: part of the epochs before classes are re-weighted."""
     mixup: float = 0.2
     """MiSLAS: both parameters of the Beta distribution that images are mixed by."""
     smooth_head: float = 0.4
@@ -95,3 +95,9 @@ class Peer:
     """MiSLAS: label smoothing of the rarest class."""
     reject: int = 8
     """BAGS: images of other groups that are kept per image of a group."""
+    diversity: float = 0.2
+    """RIDE: factor on the experts' divergence from their mean."""
+    spread: float = 0.05
+    """RIDE: how far the temperature of a class follows its frequency, 0 to 1."""
+    inverse: float = 2.0
+    """SADE: factor on the log of the inverse prior."""

@@ -16,6 +16,8 @@ from osdtw_training.methods import (
     ldam,
     logit_adjustment,
     mislas,
+    ride,
+    sade,
 )
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
@@ -35,4 +37,6 @@ PEERS: dict[str, Method] = {
     "ncm": decoupled.train_ncm,
     "mislas": mislas.train,
     "bags": bags.train,
+    "ride": ride.train,
+    "sade": sade.train,
 }

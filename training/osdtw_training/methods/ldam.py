@@ -10,11 +10,12 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training.data import LongTailedData
 from osdtw_training.methods.class_balanced import effective_weights
+from osdtw_training.methods.cosine import cosines, fold_scale
 from osdtw_training.methods.single import train_plain
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
@@ -55,22 +56,12 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     def before_epoch(epoch: int) -> None:
         weights[0] = late if epoch >= deferred else None
 
-    def cosines(network: OsdtwNet, images: Tensor) -> Tensor:
-        features = network.forward_head(network.forward_features(images), pre_logits=True)
-        return F.linear(features.float(), F.normalize(_classifier(network).weight.float()))
+    def single(network: OsdtwNet, images: Tensor) -> Tensor:
+        return cosines(network, images)[0]
 
     def loss(found: Tensor, labels: Tensor) -> Tensor:
         return ldam_loss(found, labels, margin, wanted.scale, weights[0])
 
-    network = train_plain(recipe, data, run, loss, cosines, before_epoch, normalise_features=True)
-    with torch.no_grad():
-        classifier = _classifier(network)
-        classifier.weight.copy_(wanted.scale * F.normalize(classifier.weight))
-        classifier.bias.zero_()
+    network = train_plain(recipe, data, run, loss, single, before_epoch, normalise_features=True)
+    fold_scale(network, wanted.scale)
     return network
-
-
-def _classifier(network: OsdtwNet) -> nn.Linear:
-    (classifier,) = network.get_classifier()
-    assert isinstance(classifier, nn.Linear)
-    return classifier
