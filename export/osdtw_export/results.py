@@ -27,6 +27,7 @@ METHODS = {
     "bags": "balanced group softmax",
     "ride": "RIDE, 3 experts",
     "sade": "SADE, 3 experts",
+    "nbn": "normalised batch norm",
 }
 
 

@@ -8,7 +8,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from osdtw_models import create_model
 from osdtw_models.load import load_model
+from osdtw_models.partition import ClassPartition
 from osdtw_training.data import Batches, load_data
 from osdtw_training.methods import PEERS, class_balanced
 from osdtw_training.methods.bags import group_loss, groups
@@ -20,9 +22,11 @@ from osdtw_training.methods.focal import focal_loss
 from osdtw_training.methods.ldam import ldam_loss, margins
 from osdtw_training.methods.logit_adjustment import adjustment
 from osdtw_training.methods.mislas import label_aware_loss, smoothing
+from osdtw_training.methods.nbn import Normalisation, closing_norms, fold_normalisation, of_length, rectified_logits
 from osdtw_training.methods.ride import divergence, temperatures
 from osdtw_training.methods.sade import shifts
 from osdtw_training.methods.single import Draws
+from osdtw_training.networks import new_network
 from osdtw_training.pipeline import run_recipe
 from osdtw_training.recipe import TWO_STAGES, Recipe
 from osdtw_training.recipe_tables import Peer, Schedule
@@ -140,6 +144,41 @@ def test_each_of_sades_experts_has_a_prior_of_its_own():
     assert found[0].tolist() == [0, 0, 0]
     torch.testing.assert_close(found[1], frequency)
     torch.testing.assert_close(found[2], frequency - 2 * torch.tensor([0.125, 0.5, 0.375]).log())
+
+
+def test_a_batch_norm_of_nbn_has_the_shared_length():
+    values = of_length(torch.tensor([3.0, 4.0]), torch.tensor(10.0))
+    assert values.tolist() == pytest.approx([6, 8], rel=1e-6)
+    assert of_length(torch.zeros(2), torch.tensor(10.0)).tolist() == [0, 0]
+
+
+def test_nbn_holds_the_norms_that_end_a_branch_of_the_last_stage(tiny):
+    assert closing_norms(new_network(tiny(), ClassPartition.single(10))) == ["encoder.block6.bn2", "encoder.block7.bn2"]
+    photo = new_network(tiny(model="osdtw_resnet50", img_size=32), ClassPartition.single(10))
+    assert [name.removeprefix("encoder.") for name in closing_norms(photo)] == [
+        *("block15.bn3", "block15.downsample.1", "block16.bn3", "block17.bn3")
+    ]
+    with pytest.raises(ValueError, match="needs blocks that end in batch norm"):
+        closing_norms(create_model("osdtw_convnext_tiny", task_classes=[[0, 1]], shared_depth=-1))
+
+
+def test_nbn_is_folded_into_an_ordinary_network(tiny):
+    network, images = new_network(tiny(), ClassPartition.single(10)), torch.randn(6, 3, 16, 16)
+    network.add_module("normalisation", Normalisation(10))
+    torch.nn.init.constant_(network.normalisation.length, 3.0)
+    for name in closing_norms(network):
+        torch.nn.init.normal_(network.get_submodule(name).weight)
+        torch.nn.init.normal_(network.get_submodule(name).bias)
+    batch = rectified_logits(network.train(), images)
+    torch.testing.assert_close(batch.mean(0), torch.zeros(10), atol=1e-5, rtol=0)  # rectified: no class is ahead
+    torch.testing.assert_close(batch.std(0, correction=0), torch.ones(10), atol=1e-2, rtol=0)
+    expected = rectified_logits(network.eval(), images)
+    fold_normalisation(network)
+    torch.testing.assert_close(network(images), expected, rtol=1e-4, atol=1e-4)
+    assert not [name for name in network.state_dict() if "normalisation" in name]
+    for name in closing_norms(network):
+        for values in network.get_submodule(name).parameters():
+            assert values.norm().item() == pytest.approx(3, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,7 @@ class Recipe:
         "bags",
         "ride",
         "sade",
+        "nbn",
     ] = "osdtw"
     """Training method; all methods share one engine."""
     model: str = "osdtw_resnet20"

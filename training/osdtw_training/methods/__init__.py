@@ -16,6 +16,7 @@ from osdtw_training.methods import (
     ldam,
     logit_adjustment,
     mislas,
+    nbn,
     ride,
     sade,
 )
@@ -39,4 +40,5 @@ PEERS: dict[str, Method] = {
     "bags": bags.train,
     "ride": ride.train,
     "sade": sade.train,
+    "nbn": nbn.train,
 }
