@@ -28,6 +28,7 @@ METHODS = {
     "ride": "RIDE, 3 experts",
     "sade": "SADE, 3 experts",
     "nbn": "normalised batch norm",
+    "mfm": "meta feature modulator",
 }
 
 

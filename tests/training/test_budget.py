@@ -71,6 +71,15 @@ def test_the_recipes_of_the_table_cost_forty_passes():
             assert sum(training_passes(recipe, peer, 10_353).values()) == pytest.approx(40, rel=0.05), entry.name
 
 
+def test_a_balanced_batch_is_one_more_forward_pass_in_three(images, plain):
+    recipe = Recipe(model="osdtw_resnet14", method="mfm", train=Schedule(epochs=1))
+    network = new_network(recipe, ClassPartition.single(10))
+    with FlopCounterMode(display=False) as forward, torch.no_grad():
+        network(images)
+    taken = plain + forward.get_total_flops() / 2
+    assert training_passes(recipe, network, 100)["train"] == pytest.approx(taken / plain, rel=0.02)
+
+
 def test_narrow_experts_and_wide_networks_are_counted_in_passes_of_the_models_own_width(images, plain):
     recipe = Recipe(model="osdtw_resnet14", method="ride", train=Schedule(epochs=1))
     experts = new_experts(recipe, 10)

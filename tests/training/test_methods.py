@@ -1,17 +1,20 @@
 """The peers' defining formulas against hand-computed cases, and a short run of each."""
 
+import copy
 import dataclasses
+import itertools
 import math
 from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from osdtw_models import create_model
 from osdtw_models.load import load_model
 from osdtw_models.partition import ClassPartition
-from osdtw_training.data import Batches, load_data
+from osdtw_training.data import Batches, LongTailedData, load_data
 from osdtw_training.methods import PEERS, class_balanced
 from osdtw_training.methods.bags import group_loss, groups
 from osdtw_training.methods.class_balanced import effective_weights
@@ -21,6 +24,7 @@ from osdtw_training.methods.experts import new_experts
 from osdtw_training.methods.focal import focal_loss
 from osdtw_training.methods.ldam import ldam_loss, margins
 from osdtw_training.methods.logit_adjustment import adjustment
+from osdtw_training.methods.mfm import Modulator, balanced_batches, meta_step, repeated, unseen_features
 from osdtw_training.methods.mislas import label_aware_loss, smoothing
 from osdtw_training.methods.nbn import Normalisation, closing_norms, fold_normalisation, of_length, rectified_logits
 from osdtw_training.methods.ride import divergence, temperatures
@@ -165,10 +169,10 @@ def test_nbn_holds_the_norms_that_end_a_branch_of_the_last_stage(tiny):
 def test_nbn_is_folded_into_an_ordinary_network(tiny):
     network, images = new_network(tiny(), ClassPartition.single(10)), torch.randn(6, 3, 16, 16)
     network.add_module("normalisation", Normalisation(10))
-    torch.nn.init.constant_(network.normalisation.length, 3.0)
+    nn.init.constant_(network.normalisation.length, 3.0)
     for name in closing_norms(network):
-        torch.nn.init.normal_(network.get_submodule(name).weight)
-        torch.nn.init.normal_(network.get_submodule(name).bias)
+        nn.init.normal_(network.get_submodule(name).weight)
+        nn.init.normal_(network.get_submodule(name).bias)
     batch = rectified_logits(network.train(), images)
     torch.testing.assert_close(batch.mean(0), torch.zeros(10), atol=1e-5, rtol=0)  # rectified: no class is ahead
     torch.testing.assert_close(batch.std(0, correction=0), torch.ones(10), atol=1e-2, rtol=0)
@@ -179,6 +183,71 @@ def test_nbn_is_folded_into_an_ordinary_network(tiny):
     for name in closing_norms(network):
         for values in network.get_submodule(name).parameters():
             assert values.norm().item() == pytest.approx(3, rel=1e-5)
+
+
+def test_a_fresh_modulator_changes_nothing_and_an_old_one_stays_in_bounds():
+    modulator, features, labels = Modulator(5, 3), torch.rand(7, 5), torch.arange(7) % 3
+    assert not torch.stack(modulator(features, labels)).any()
+    nn.init.normal_(modulator.modulation.weight, std=9)
+    assert torch.stack(modulator(features, labels)).abs().max() <= 1
+
+
+def test_the_modulator_goes_down_the_balanced_loss_of_a_virtual_step():
+    modulator, classifier = Modulator(4, 3).double(), nn.Linear(4, 3).double()
+    for parameter in modulator.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    seen = torch.rand(6, 4, dtype=torch.float64), torch.tensor([0, 0, 0, 0, 1, 2])
+    balanced = torch.rand(3, 4, dtype=torch.float64), torch.arange(3)
+    step, before = 0.7, copy.deepcopy(modulator)
+
+    def balanced_loss():
+        """By hand: softmax regression's gradient is (p - y) f^T / B."""
+        scale, shift = before(*seen)
+        modulated = (1 + scale) * seen[0] + shift
+        error = (modulated @ classifier.weight.T + classifier.bias).softmax(1) - F.one_hot(seen[1], 3)
+        weight = classifier.weight - step * error.T @ modulated / 6
+        moved = balanced[0] @ weight.T + classifier.bias - step * error.mean(0)
+        return -moved.log_softmax(1).diagonal().mean().item()
+
+    plain = copy.deepcopy(classifier)
+    meta_step(modulator, classifier, seen, balanced, step, rate=0.1)
+    assert torch.equal(classifier.weight, plain.weight)
+    nudge = 1e-5
+    with torch.no_grad():
+        for own, moved in zip(before.parameters(), modulator.parameters(), strict=True):
+            place = int((moved - own).abs().argmax())
+            flat, was = own.view(-1), own.view(-1)[place].item()
+            sides = []
+            for sign in (1, -1):
+                flat[place] = was + sign * nudge
+                sides.append(balanced_loss())
+            flat[place] = was
+            slope = (sides[0] - sides[1]) / (2 * nudge)
+            assert moved.view(-1)[place].item() - was == pytest.approx(-0.1 * slope, rel=1e-4)
+
+
+def test_batch_norm_does_not_remember_the_balanced_batch(tiny):
+    network, images = new_network(tiny(), ClassPartition.single(10)).train(), torch.randn(5, 3, 16, 16)
+    before = copy.deepcopy(network)
+    found = unseen_features(network, images)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before.state_dict()[name])
+    assert torch.equal(found, before.forward_head(before.forward_features(images), pre_logits=True))
+
+
+def test_the_balanced_set_has_as_many_images_of_each_class_as_the_smallest(noise, tiny):
+    labels = [0] * 9 + [1] * 5 + [2] * 3
+    images = noise(labels)
+    data = LongTailedData(images, images.subset([]), None, list(range(17)), [])
+    found = balanced_batches(tiny(), data)
+    assert found.images.counts() == [3, 3, 3]
+    assert torch.equal(found.images.images, images.images[found.indices])
+    assert balanced_batches(tiny(peer=Peer(meta=2)), data).images.counts() == [2, 2, 2]
+    draws = list(itertools.islice(repeated(found, 4, steps=5), 5))
+    assert all(sorted(y.tolist()) == [0, 0, 0, 1, 1, 1, 2, 2, 2] for _, y in draws)
+    again = next(repeated(found, 4, steps=5))
+    assert torch.equal(again[0], draws[0][0])
+    assert not torch.equal(draws[1][1], draws[0][1])
 
 
 @pytest.mark.parametrize(

@@ -78,8 +78,9 @@ def test_a_run_stopped_in_every_stage_ends_like_an_undisturbed_one(finished, int
     assert_same_run(interrupted(tiny(), tmp_path / "run", points), finished)
 
 
-def test_balanced_softmax_stopped_twice_ends_like_an_undisturbed_run(interrupted, tiny, tmp_path):
-    recipe = tiny(method="balanced_softmax", train=Schedule(3, 0.05))
+@pytest.mark.parametrize("method", ["balanced_softmax", "ride", "nbn", "mfm"])
+def test_a_peer_stopped_twice_ends_like_an_undisturbed_run(method, interrupted, tiny, tmp_path):
+    recipe = tiny(method=method, train=Schedule(3, 0.05))
     whole = interrupted(recipe, tmp_path / "whole", [])
     assert_same_run(interrupted(recipe, tmp_path / "run", [("train", 1), ("train", 2, False)]), whole)
 

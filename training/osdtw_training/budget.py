@@ -40,6 +40,8 @@ def training_passes(recipe: Recipe, network: OsdtwNet, images: int) -> dict[str,
     single = round(whole["total"] / cost(network)["ratio"])  # the network's own blocks once
     if recipe.method != "osdtw":
         each = (whole["total"] if network.partition.experts else single) / plain
+        if recipe.method == "mfm":  # a balanced batch, of the same size at most, is passed forward in every step
+            each *= (both + 1) / both
         second = recipe.refit.epochs / both if recipe.method in TWO_STAGES else 0.0
         return {"train": recipe.train.epochs * each, "refit": second * each}
     searched = recipe.shared_depth is None or recipe.task_weights is None

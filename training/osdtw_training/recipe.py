@@ -43,6 +43,7 @@ class Recipe:
         "ride",
         "sade",
         "nbn",
+        "mfm",
     ] = "osdtw"
     """Training method; all methods share one engine."""
     model: str = "osdtw_resnet20"

@@ -101,3 +101,7 @@ class Peer:
     """RIDE: how far the temperature of a class follows its frequency, 0 to 1."""
     inverse: float = 2.0
     """SADE: factor on the log of the inverse prior."""
+    meta: int = 10
+    """MFM: images of every class in the balanced set, as far as the smallest class has them."""
+    meta_lr: float = 0.1
+    """MFM: learning rate of the modulator."""

@@ -15,6 +15,7 @@ from osdtw_training.methods import (
     focal,
     ldam,
     logit_adjustment,
+    mfm,
     mislas,
     nbn,
     ride,
@@ -41,4 +42,5 @@ PEERS: dict[str, Method] = {
     "ride": ride.train,
     "sade": sade.train,
     "nbn": nbn.train,
+    "mfm": mfm.train,
 }
