@@ -46,6 +46,12 @@ def _evaluate(argv: list[str]) -> None:
         help="class prior of the predictions: balanced, training, or a file of weights (default: balanced)",
     )
     parser.add_argument("--batch-size", type=int, default=100, metavar="N", help="images per pass (default: 100)")
+    parser.add_argument(
+        "--broken",
+        default="leave_out",
+        choices=("leave_out", "error"),
+        help="images that cannot be read: left out and named, or an error (default: leave_out, as in training)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args(argv)
     if options.batch_size < 1:
@@ -58,11 +64,14 @@ def _evaluate(argv: list[str]) -> None:
     from osdtw_models.evaluation import evaluate_logits, predict_images
     from osdtw_models.load import load_model
     from osdtw_models.prior import resolve_prior, under_prior
+    from osdtw_models.soundness import named
 
     model = load_model(options.source)
     cfg = resolve_model_data_config(model)
     fitting = (cfg["input_size"][-1], options.data_dir, cfg["crop_pct"], cfg["interpolation"])
-    images = read_images(options.data, options.split, *fitting, lazy=True)
+    images = read_images(options.data, options.split, *fitting, lazy=True, broken=options.broken)
+    if images.left_out:
+        print(f"{len(images.left_out)} broken images are left out: {named(images.left_out)}", file=sys.stderr)
     if len(images.class_names) != model.num_classes:
         raise ValueError(
             f"{options.data} has {len(images.class_names)} classes but {options.source} knows {model.num_classes}; "
@@ -81,7 +90,8 @@ def _evaluate(argv: list[str]) -> None:
     figures = dict(evaluate_logits(logits, images.labels, model.partition, model.class_counts))
     if options.json:
         known = {name: None if math.isnan(value) else value for name, value in figures.items()}
-        print(json.dumps({"source": options.source, "data": options.data, "images": len(images), **known}))
+        read = {"images": len(images), "broken_images_left_out": len(images.left_out)}
+        print(json.dumps({"source": options.source, "data": options.data, **read, **known}))
         return
     print(f"{options.source} on {len(images)} {options.split} images of {options.data}")
     for name, value in figures.items():

@@ -1,7 +1,7 @@
 """Readers of labelled images: digits, CIFAR-100 from three sources, any folder of class folders.
 
 Every reader returns an `ImageSet`: all images decoded once, as one tensor, or photographs that stay in their files. An
-image that cannot be read is an error that names it; nothing is ever put in its place.
+image that cannot be read is named, an error or left out; nothing is ever put in its place.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from torch import Tensor
 from osdtw_models.doors import need
 from osdtw_models.photographs import Photographs
 from osdtw_models.pixels import IMAGE_SUFFIXES
+from osdtw_models.soundness import BrokenImage, Policy, sound_images
 
 SPLITS = ("train", "test")
 DIGITS_TEST_PER_CLASS = 60
@@ -41,12 +42,14 @@ class ImageSet:
         labels: Class of each image, shape (N,), int64.
         class_names: Names of the C classes.
         names: Where each image comes from: a path inside the folder, or the index in its source.
+        left_out: Broken images of the source that are not among them.
     """
 
     images: Tensor | Photographs
     labels: Tensor
     class_names: tuple[str, ...]
     names: tuple[str, ...]
+    left_out: tuple[BrokenImage, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -78,6 +81,7 @@ def read_images(
     crop_pct: float = 1.0,
     interpolation: str = "bilinear",
     lazy: bool = False,
+    broken: Policy = "error",
 ) -> ImageSet:
     """Read one split of a data set.
 
@@ -91,6 +95,7 @@ def read_images(
         crop_pct: For folders: see `osdtw_models.pixels.fit_image`.
         interpolation: Likewise.
         lazy: For folders: leave the images in their files until they are used.
+        broken: For folders: see `osdtw_models.soundness.sound_images`.
 
     Returns:
         The images of the split.
@@ -105,7 +110,7 @@ def read_images(
         return resize(digits(split), img_size)
     if data == "cifar100":
         return resize(cifar100(split, data_dir), img_size)
-    return image_folder(split_folder(Path(data), split), img_size, crop_pct, interpolation, lazy)
+    return image_folder(split_folder(Path(data), split), img_size, crop_pct, interpolation, lazy, broken)
 
 
 def has_test_split(data: str) -> bool:
@@ -182,7 +187,12 @@ def canonical_order(images: ImageSet) -> tuple[ImageSet, list[str]]:
 
 
 def image_folder(
-    root: Path, img_size: int, crop_pct: float = 1.0, interpolation: str = "bilinear", lazy: bool = False
+    root: Path,
+    img_size: int,
+    crop_pct: float = 1.0,
+    interpolation: str = "bilinear",
+    lazy: bool = False,
+    broken: Policy = "error",
 ) -> ImageSet:
     """Read every image of a folder of class folders.
 
@@ -191,7 +201,8 @@ def image_folder(
         img_size: Side of the square that images are scaled and cut to, in pixels.
         crop_pct: See `osdtw_models.pixels.fit_image`.
         interpolation: Likewise.
-        lazy: Leave the images in their files until they are used; their heads are looked at.
+        lazy: Leave the images in their files until they are used; each has been opened once all the same.
+        broken: See `osdtw_models.soundness.sound_images`.
 
     Returns:
         The images, classes and files in alphabetical order.
@@ -213,11 +224,11 @@ def image_folder(
             raise ValueError(f"Class folder {root / name} holds no image; add images to it or remove the folder.")
         found.extend(files)
         labels.extend([label] * len(files))
-    photographs = Photographs(tuple(found), img_size, crop_pct, interpolation)
-    if lazy:
-        photographs.check()
-    names = tuple(str(file.relative_to(root)) for file in found)
-    return ImageSet(photographs if lazy else photographs[:], torch.tensor(labels), tuple(class_names), names)
+    kept, left_out = sound_images(found, [class_names[label] for label in labels], root, broken)
+    photographs = Photographs(tuple(found[i] for i in kept), img_size, crop_pct, interpolation)
+    names = tuple(str(file.relative_to(root)) for file in photographs.files)
+    images = photographs if lazy else photographs[:]
+    return ImageSet(images, torch.tensor([labels[i] for i in kept]), tuple(class_names), names, left_out)
 
 
 def split_folder(root: Path, split: str) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osdtw_models.pixels import check_image, read_pixels
+from osdtw_models.pixels import read_pixels
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,6 @@ class Photographs:
     def select(self, indices: Sequence[int]) -> Photographs:
         """The photographs at the given indices, in that order."""
         return replace(self, files=tuple(self.files[i] for i in indices))
-
-    def check(self) -> None:
-        """Look at the head of every file; an unusable one raises ValueError by name."""
-        for file in self.files:
-            check_image(file)
 
     def digests(self) -> list[str]:
         """SHA-256 of each file, as hex."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +16,19 @@ MAX_PIXELS = 80_000_000  # below Pillow's own warning
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
 
+class BrokenImageError(ValueError):
+    """An image file that cannot be used.
+
+    Args:
+        file: The file.
+        reason: What is wrong with it.
+    """
+
+    def __init__(self, file: Path, reason: str) -> None:
+        super().__init__(f"Cannot read the image {file} ({reason}); mend it or remove it.")
+        self.reason = reason
+
+
 def open_image(file: Path) -> Image.Image:
     """Decode one image.
 
@@ -28,37 +39,22 @@ def open_image(file: Path) -> Image.Image:
         The image, RGB.
 
     Raises:
-        ValueError: If the file is not a readable image of an allowed format and size.
+        BrokenImageError: If the file is not a readable image of an allowed format and size.
     """
-    with _opened(file) as image:
-        return image.convert("RGB")
-
-
-def check_image(file: Path) -> None:
-    """Look at the head of an image file, which says format and size; its pixels are not decoded.
-
-    Args:
-        file: The image file.
-
-    Raises:
-        ValueError: If the file is not an image of an allowed format and size.
-    """
-    with _opened(file):
-        pass
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
-    """An image file of an allowed format and size; whatever goes wrong inside is one sentence."""
     try:
         with Image.open(file, formats=IMAGE_FORMATS) as opened:
-            if opened.width * opened.height > MAX_PIXELS:
-                raise ValueError(f"{opened.width} x {opened.height} pixels are too many")
-            if opened.mode.startswith(("I", "F")):
-                raise ValueError("more than 8 bits a channel, which would be cut off; convert it to 8 bits")
-            yield opened
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"Cannot read the image {file} ({_reason(file, error)}); mend it or remove it.") from error
+            _check_head(opened)
+            return opened.convert("RGB")
+    except Exception as error:  # decoders raise many kinds (EOFError, struct.error, ...); the verdict is the same
+        raise BrokenImageError(file, _reason(file, error)) from error
+
+
+def _check_head(image: Image.Image) -> None:
+    """Refuse, before anything is decoded, what would take too much memory or lose part of itself."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width} x {image.height} pixels are too many")
+    if image.mode.startswith(("I", "F")):
+        raise ValueError("more than 8 bits a channel, which would be cut off; convert it to 8 bits")
 
 
 def fit_image(image: Image.Image, img_size: int, crop_pct: float = 1.0, interpolation: str = "bilinear") -> Pixels:
@@ -100,4 +96,6 @@ def _reason(file: Path, error: Exception) -> str:
         return "there is no such file"
     if not file.stat().st_size:
         return "it is empty"
-    return "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return "not an image"
+    return str(error) or type(error).__name__

@@ -14,7 +14,7 @@ HOMES = {
     "osdtw_export": ROOT / "export" / "osdtw_export",
 }
 MAY_IMPORT = {"osdtw_models": set(), "osdtw_training": {"osdtw_models"}, "osdtw_export": {"osdtw_models"}}
-MODEL_LIBRARIES = {"torch", "timm", "safetensors", "huggingface_hub", "numpy", "PIL"}
+MODEL_LIBRARIES = {"torch", "timm", "safetensors", "huggingface_hub", "numpy", "PIL", "tqdm"}
 # Inside training a room imports only from the columns to its right.
 TRAINING_COLUMNS = [
     {"cli", "demo", "benchmark"},

@@ -46,6 +46,7 @@ def test_it_prints_the_figures_of_the_test_images(run, capsys):
     assert evaluate(["run", "--data", "digits", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found.pop("source"), found.pop("data"), found.pop("images")) == ("run", "digits", 600)
+    assert found.pop("broken_images_left_out") == 0
     assert found == pytest.approx(expected, rel=1e-5)
     assert evaluate(["run", "--data", "digits", "--batch-size", "7"]) == 0
     out = capsys.readouterr().out

@@ -75,7 +75,7 @@ def test_a_folder_without_class_folders_is_named(folder):
 def test_an_image_that_cannot_be_read_is_named(folder, content):
     file = folder / "train" / "dog" / "1.PNG"
     file.write_bytes(file.read_bytes()[:45] if content == "cut" else content)
-    with pytest.raises(ValueError, match=r"Cannot read the image .*1\.PNG .*; mend it or remove it"):
+    with pytest.raises(ValueError, match=r"Cannot read 1 of 5 images under .*dog.1\.PNG \(.*\); mend or remove them"):
         read_images(str(folder), "train", 8)
 
 

@@ -52,5 +52,5 @@ def test_in_files_or_in_memory_the_images_are_the_same(folder):
 
 def test_a_broken_photograph_is_named_before_any_is_used(folder):
     (folder / "cat" / "0.png").write_bytes(b"no image")
-    with pytest.raises(ValueError, match=r"cat.0\.png \(not an image\); mend it or remove it"):
+    with pytest.raises(ValueError, match=r"cat.0\.png \(not an image\); mend or remove them"):
         read_images(str(folder), "train", 16, lazy=True)

@@ -8,7 +8,7 @@ of the image) alone: not on batches, workers or where a run was resumed.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from osdtw_models.datasets import ImageSet, has_test_split, normalise, read_images
+from osdtw_models.soundness import BrokenImage
 from osdtw_training.photo_batches import augmented_batches
 from osdtw_training.preparation import preparation
 from osdtw_training.recipe import Recipe
@@ -32,6 +33,7 @@ class LongTailedData:
         test: The whole balanced test set, or None where the data set has none.
         train_indices: Index of each training image in its source.
         holdout_indices: Index of each held-out image in its source.
+        left_out: Broken images of the training and the test source, by "train" and "test".
     """
 
     train: ImageSet
@@ -39,6 +41,7 @@ class LongTailedData:
     test: ImageSet | None
     train_indices: list[int]
     holdout_indices: list[int]
+    left_out: dict[str, tuple[BrokenImage, ...]] = field(default_factory=dict)
 
     @property
     def counts(self) -> list[int]:
@@ -64,7 +67,14 @@ def load_data(recipe: Recipe) -> LongTailedData:
         ValueError: If a class has no image or the data cannot be read.
     """
     wanted = preparation(recipe)
-    fitting = (wanted.img_size, recipe.data_dir, wanted.crop_pct, wanted.interpolation, recipe.crop == "resized")
+    fitting = (
+        wanted.img_size,
+        recipe.data_dir,
+        wanted.crop_pct,
+        wanted.interpolation,
+        recipe.crop == "resized",
+        recipe.broken,
+    )
     source = read_images(recipe.data, "train", *fitting)
     labels = source.labels.numpy()
     chosen = list(range(len(source)))
@@ -78,7 +88,8 @@ def load_data(recipe: Recipe) -> LongTailedData:
         if test.class_names != source.class_names:
             odd = sorted(set(test.class_names) ^ set(source.class_names))
             raise ValueError(f"Class {odd[0]!r} is in only one of the training and the test folder; add or remove it.")
-    return LongTailedData(source.subset(train), source.subset(holdout), test, train, holdout)
+    left_out = {"train": source.left_out, "test": test.left_out if test is not None else ()}
+    return LongTailedData(source.subset(train), source.subset(holdout), test, train, holdout, left_out)
 
 
 def profile(n_max: int, num_classes: int, imbalance_factor: float) -> list[int]:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from osdtw_models.evaluation import class_accuracies, evaluate_logits, predict_i
 from osdtw_models.files import write_whole
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
+from osdtw_models.soundness import named
+from osdtw_models.tables import write_table
 from osdtw_training import figures, planning, stages
 from osdtw_training.budget import plain_multiply_adds, training_passes
 from osdtw_training.calibration import fit_calibration
@@ -32,6 +35,7 @@ from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 from osdtw_training.values import to_values
 
+BROKEN_FILE = "broken_images.csv"
 METHODS: dict[str, Method] = {"osdtw": stages.train, **PEERS}
 
 
@@ -73,6 +77,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Resu
     _same_recipe(run, recipe)
     announce(recipe, data, partition)
     _write_images(run, data)
+    _write_broken(run, data)
     network = METHODS[recipe.method](recipe, data, run)
     network.class_counts = data.group_counts
     calibration = calibrate(recipe, data, network, partition)
@@ -119,6 +124,11 @@ def announce(recipe: Recipe, data: LongTailedData, partition: ClassPartition) ->
     print(f"Data: {recipe.data}, {len(data.train)} training images in {len(counts)} classes ({shown})")
     print(f"  imbalance factor {max(counts) / min(counts):.4g}, {len(data.holdout)} images held out", end="")
     print(f", {len(data.test)} test images" if data.test else ", no test images: results are on the held-out part")
+    for split, broken in data.left_out.items():
+        if broken:
+            lost = ", ".join(f"{name} {n}" for name, n in Counter(each.class_name for each in broken).items())
+            print(f"  {len(broken)} broken {split} images are left out of these counts, by class: {lost}")
+            print(f"    {named(broken)}; {BROKEN_FILE} lists them")
     if recipe.method == "osdtw":
         for k, classes in enumerate(partition.tasks):
             own = [counts[c] for c in classes]
@@ -186,6 +196,7 @@ def evaluate(
         "class_counts": data.group_counts,
         "training_counts": data.counts,
         "test_images": len(data.test) if data.test is not None else 0,
+        "broken_images_left_out": {split: len(broken) for split, broken in data.left_out.items()},
     }
     if recipe.method == "osdtw":
         plan = run.read_json("plan.json")
@@ -249,13 +260,27 @@ def _write_images(run: Run, data: LongTailedData) -> None:
         rows = zip(indices, images.labels.tolist(), images.names, images.digests(), strict=True)
         return [{"index": i, "label": y, "name": name, "sha256": digest} for i, y, name, digest in rows]
 
-    run.write_json(
-        "images.json",
-        {
-            "counts": data.group_counts,
-            "training_counts": data.counts,
-            "class_names": list(data.train.class_names),
-            "train": listed(data.train, data.train_indices),
-            "holdout": listed(data.holdout, data.holdout_indices),
-        },
-    )
+    values = {
+        "counts": data.group_counts,
+        "training_counts": data.counts,
+        "class_names": list(data.train.class_names),
+        "train": listed(data.train, data.train_indices),
+        "holdout": listed(data.holdout, data.holdout_indices),
+    }
+    if (run.folder / "images.json").is_file() and run.read_json("images.json") != values:
+        raise ValueError(
+            f"The images or their classes are no longer those that {run.folder} was begun with (images.json); bring "
+            "them back, or choose another --output."
+        )
+    run.write_json("images.json", values)
+
+
+def _write_broken(run: Run, data: LongTailedData) -> None:
+    """List the images that were left out, if there are any."""
+    rows = [
+        {"split": split, "class": each.class_name, "name": each.name, "reason": each.reason}
+        for split, broken in data.left_out.items()
+        for each in broken
+    ]
+    if rows:
+        write_table(run.folder / BROKEN_FILE, rows)

@@ -57,6 +57,8 @@ class Recipe:
     """"digits", "cifar100" or a folder of class folders."""
     data_dir: str | None = None
     """For cifar100: folder of parquet files in the Hub's layout, or torchvision's folder; none = the Hub."""
+    broken: Literal["leave_out", "error"] = "leave_out"
+    """Image files that cannot be read: left out, named and counted; or an error. Nothing is put in their place."""
     imbalance_factor: float | None = None
     """Largest over smallest class after sub-sampling by the protocol's profile; none = take the data as it is."""
     holdout: float = 0.05
