@@ -24,7 +24,7 @@ TRAINING_COLUMNS = [
     {"networks", "search"},
     {"proxy", "schur", "store"},
     {"fisher", "responses", "terms"},
-    {"observer", "kronecker", "secants", "sampling"},
+    {"observer", "kronecker", "secants", "sampling", "class_weights"},
     {"layers"},
     {"gradients", "structures"},
     {"data", "runs"},

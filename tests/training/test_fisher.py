@@ -52,10 +52,12 @@ def problem(monkeypatch, noise, tiny):
     monkeypatch.setattr(torch.Tensor, "float", torch.Tensor.double)
     monkeypatch.setattr(sampling, "CHUNK", 4)  # images in several passes
 
-    def problem(partition):
+    def problem(partition, given=(1, 1, 1, 1)):
         images = noise(labels=[c for c, n in enumerate(COUNTS) for _ in range(n)])
         batches = Batches(images, list(range(18)), tiny(img_size=8))
-        return task_network(partition), task_objectives(partition, COUNTS), batches
+        given = torch.tensor(given, dtype=torch.float64)
+        counts = (torch.tensor(COUNTS) * given).tolist()
+        return task_network(partition), task_objectives(partition, counts, given=given), batches
 
     return problem
 
@@ -142,10 +144,11 @@ def chosen_images(batches, samples):
     return pixels, images.labels
 
 
+@pytest.mark.parametrize("given", [(1, 1, 1, 1), (0.5, 4, 1, 2)])
 @pytest.mark.parametrize("kind", FisherKind)
 @pytest.mark.parametrize("partition", PARTITIONS)
-def test_statistics_are_those_of_one_image_at_a_time(problem, drawn, partition, kind):
-    network, objectives, batches = problem(partition)
+def test_statistics_are_those_of_one_image_at_a_time(problem, drawn, partition, kind, given):
+    network, objectives, batches = problem(partition, given)
     statistics = measure(network, objectives, batches, 7, 0.1, kind=kind)
     pixels, labels = chosen_images(batches, 7)
     tasks = range(partition.num_tasks)
@@ -163,6 +166,7 @@ def test_statistics_are_those_of_one_image_at_a_time(problem, drawn, partition, 
             return [[(kept[1 + 2 * k], 1)] for k in tasks], [[(kept[2 + 2 * k], 1)] for k in tasks], [(int(kept[0]), 1)]
         shifted = [z[i : i + 1] + o.offsets for z, o in zip(posterior, objectives, strict=True)]
         fused = (shifted[0] if len(shifted) == 1 else fuse_raw(shifted))[0, network.class_position].softmax(0)
+        fused = fused / torch.tensor(given) / (fused / torch.tensor(given)).sum()
 
         def all_of(logits):
             return list(zip(torch.arange(len(logits)), logits.softmax(0), strict=True))

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 import itertools
 import math
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,9 +14,9 @@ from osdtw_models import create_model
 from osdtw_models.load import load_model
 from osdtw_models.partition import ClassPartition
 from osdtw_training.data import Batches, LongTailedData, load_data
-from osdtw_training.methods import PEERS, class_balanced
+from osdtw_training.methods import PEERS
 from osdtw_training.methods.bags import group_loss, groups
-from osdtw_training.methods.class_balanced import effective_weights
+from osdtw_training.methods.class_balanced import effective_weights, weighted_loss
 from osdtw_training.methods.cosine import cosines, fold_scale
 from osdtw_training.methods.decoupled import nearest_mean, tau_normalised
 from osdtw_training.methods.experts import new_experts
@@ -42,8 +41,8 @@ LABELS = torch.tensor([0, 0])  # of chances 1/4 and 4/5
 
 def test_focal_loss_weighs_by_what_is_missing():
     expected = (0.75**2 * math.log(4) + 0.2**2 * math.log(1.25)) / 2
-    assert float(focal_loss(LOGITS, LABELS, 2.0)) == pytest.approx(expected, rel=1e-5)
-    assert float(focal_loss(LOGITS, LABELS, 0.0)) == pytest.approx((math.log(4) + math.log(1.25)) / 2, rel=1e-5)
+    assert float(focal_loss(LOGITS, LABELS, 2.0).mean()) == pytest.approx(expected, rel=1e-5)
+    assert float(focal_loss(LOGITS, LABELS, 0.0).mean()) == pytest.approx((math.log(4) + math.log(1.25)) / 2, rel=1e-5)
 
 
 def test_effective_numbers_of_one_and_two_images():
@@ -52,14 +51,9 @@ def test_effective_numbers_of_one_and_two_images():
     assert effective_weights([7, 1, 3], 0.0).tolist() == [1, 1, 1]
     inverse = torch.tensor([1 / 7, 1, 1 / 3])
     assert effective_weights([7, 1, 3], 1 - 1e-9).tolist() == pytest.approx((3 * inverse / inverse.sum()).tolist())
-
-
-def test_the_class_balanced_loss_is_a_weighted_mean(monkeypatch, tiny):
-    losses = []
-    monkeypatch.setattr(class_balanced, "train_plain", lambda recipe, data, run, loss: losses.append(loss))
-    class_balanced.train(tiny(peer=Peer(beta=0.5)), SimpleNamespace(counts=[1, 2]), None)
-    expected = (1.2 * math.log(4) + 0.8 * math.log(5)) / 2.0  # chances 1/4 and, of the second image's class 1, 1/5
-    assert float(losses[0](LOGITS, torch.tensor([0, 1]))) == pytest.approx(expected, rel=1e-5)
+    labels = torch.tensor([0, 1])
+    expected = (2 * math.log(4) + 5 * math.log(5)) / 7  # a weighted mean: divided by the weights of the batch
+    assert float(weighted_loss(LOGITS, labels, torch.tensor([2.0, 5.0])).mean()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_adjustment_is_the_log_frequency_times_tau():
@@ -74,10 +68,12 @@ def test_ldam_takes_the_margin_off_the_true_class_only():
     cosines, margin = torch.tensor([[0.5, 0.1], [0.2, 0.9]]), torch.tensor([0.3, 0.4])
     # Scaled by 10: 2 against 1, and 5 against 2.
     each = [math.log(1 + math.exp(-1)), math.log(1 + math.exp(-3))]
-    assert float(ldam_loss(cosines, torch.tensor([0, 1]), margin, 10.0)) == pytest.approx(sum(each) / 2, rel=1e-5)
+    assert float(ldam_loss(cosines, torch.tensor([0, 1]), margin, 10.0).mean()) == pytest.approx(
+        sum(each) / 2, rel=1e-5
+    )
     weighted = (each[0] * 1 + each[1] * 3) / 4
     found = ldam_loss(cosines, torch.tensor([0, 1]), margin, 10.0, torch.tensor([1.0, 3.0]))
-    assert float(found) == pytest.approx(weighted, rel=1e-5)
+    assert float(found.mean()) == pytest.approx(weighted, rel=1e-5)
 
 
 def test_rows_are_divided_by_a_power_of_their_length():
@@ -265,8 +261,8 @@ def test_groups_part_at_ten_a_hundred_and_a_thousand_images(counts, expected):
 
 def test_a_group_learns_from_the_images_that_are_kept():
     kept = torch.tensor([True, False])
-    assert float(group_loss(LOGITS, LABELS, kept)) == pytest.approx(math.log(4))
-    assert float(group_loss(LOGITS, LABELS, ~kept & False)) == 0
+    assert float(group_loss(LOGITS, LABELS, kept, torch.tensor([3.0, 2.0]))) == pytest.approx(3 * math.log(4))
+    assert float(group_loss(LOGITS, LABELS, ~kept & False, torch.ones(2))) == 0
 
 
 def test_draws_repeat_with_their_epoch_and_never_take_too_many(tiny):

@@ -73,18 +73,25 @@ def test_one_task_is_balanced_softmax():
     torch.testing.assert_close(objective.per_sample(logits, labels).double(), expected, **CLOSE)
 
 
-def test_target_weights_give_every_class_the_same_mass():
-    for objective in task_objectives(PARTITION, COUNTS):
-        mass = objective.target_weights.double() * torch.tensor(PRIOR, dtype=torch.float64)
-        torch.testing.assert_close(mass, torch.full((5,), 0.2, dtype=torch.float64), **CLOSE)
+def test_given_weights_are_a_factor_on_each_images_loss():
+    given = torch.tensor([0.5, 3.0, 1.0, 2.0, 0.1])
+    labels, counts = torch.arange(5), (torch.tensor(COUNTS) * given).tolist()
+    weighted = task_objectives(PARTITION, counts, given=given)
+    for task, plain, objective in zip(PARTITION.tasks, task_objectives(PARTITION, counts), weighted, strict=True):
+        logits = torch.randn(5, len(task) + 1)
+        expected = given * plain.per_sample(logits, labels)
+        torch.testing.assert_close(objective.per_sample(logits, labels), expected)
 
 
+@pytest.mark.parametrize("given", [[1.0] * 5, [0.5, 3.0, 1.0, 2.0, 0.1]])
 @pytest.mark.parametrize("partition", [PARTITION, ClassPartition(((3,), (0, 2), (1, 4)))])
-def test_the_balanced_posterior_is_where_training_stops(partition):
+def test_the_balanced_posterior_is_where_training_stops_whatever_the_weights(partition, given):
+    given = torch.tensor(given)
+    counts = (torch.tensor(COUNTS) * given).tolist()
     likelihood = torch.softmax(torch.randn(7, 5, dtype=torch.float64), dim=0)  # p(x | y), x of 7 values
     joint = likelihood * torch.tensor(PRIOR, dtype=torch.float64)
     balanced = likelihood / likelihood.sum(1, keepdim=True)
-    for task, objective in zip(partition.tasks, task_objectives(partition, COUNTS, True, math.inf), strict=True):
+    for task, objective in zip(partition.tasks, task_objectives(partition, counts, True, math.inf, given), strict=True):
         posterior = torch.cat([balanced[:, task], balanced[:, others(task)].sum(1, keepdim=True)], 1)
         gradients = []
         for logits in (posterior.log(), torch.zeros_like(posterior)):

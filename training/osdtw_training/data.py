@@ -232,6 +232,14 @@ class Batches:
         """Batches per epoch."""
         return len(self.images) // self.batch_size
 
+    @property
+    def shown(self) -> Tensor:
+        """Images of each class that an epoch shows on average, shape (C,), float64."""
+        counts = torch.tensor(self.images.counts(), dtype=torch.float64)
+        if self.recipe.sampler == "instance":
+            return counts
+        return (counts > 0) * counts.sum() / (counts > 0).sum()
+
     def _order(self, stream: np.random.Generator) -> np.ndarray[Any, Any]:
         """Which images an epoch shows, in order."""
         number = len(self.images)

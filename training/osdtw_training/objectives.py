@@ -23,14 +23,14 @@ class TaskObjective:
     Args:
         label_map: Task label of each class, shape (C,), int64; "none" outside the task.
         offsets: Log-offsets ``log m`` added to the logits in training, shape (n_k + 1,), "none" last.
-        class_weights: Sample weight of each class, shape (C,): 1 inside the task.
-        target_weights: Weight that turns training images into a balanced target, 1 / (C pi_y), shape (C,).
+        class_weights: Sample weight of each class, shape (C,): inside the task what the user gave it, 1 by default.
+        given_weights: What the user gave each class, shape (C,): part of ``class_weights``.
     """
 
     label_map: Tensor
     offsets: Tensor
     class_weights: Tensor
-    target_weights: Tensor
+    given_weights: Tensor
 
     def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Weighted loss of each image, shape (B,).
@@ -51,23 +51,28 @@ class TaskObjective:
 
     def to(self, device: str | torch.device) -> TaskObjective:
         """The objective with its tensors on another device."""
-        tensors = (self.label_map, self.offsets, self.class_weights, self.target_weights)
+        tensors = (self.label_map, self.offsets, self.class_weights, self.given_weights)
         return TaskObjective(*(tensor.to(device) for tensor in tensors))
 
 
 def task_objectives(
-    partition: ClassPartition, counts: Sequence[int], none_weights: bool = True, none_clip: float = 10.0
+    partition: ClassPartition,
+    counts: Sequence[float],
+    none_weights: bool = True,
+    none_clip: float = 10.0,
+    given: Tensor | None = None,
 ) -> list[TaskObjective]:
     """The objective of every task of a partition.
 
     Args:
         partition: The tasks.
-        counts: Training images per class, length C.
+        counts: Training images per class, times the weights given to them, length C.
         none_weights: True for Prop 8 (i): "none" samples of class t weigh (pi_other / |other|) / pi_t, so that
             the logits without offsets are balanced. False for Prop 8 (ii): no weights; the offsets must then
             be applied at test time (`OsdtwNet`'s ``logit_offsets``).
         none_clip: "none" weights are clipped at this multiple of their median, then rescaled to mean 1 over
             the "none" samples, so that clipping moves weight only between classes of "none".
+        given: Factor on the loss of each class's images, shape (C,); none = 1.
 
     Returns:
         One objective per task; with one task plain balanced softmax (Ren et al. 2020).
@@ -75,6 +80,7 @@ def task_objectives(
     total = torch.tensor(counts, dtype=torch.float64)
     prior = total / total.sum()
     num_classes = len(counts)
+    given = torch.ones(num_classes) if given is None else given.cpu()
     objectives = []
     for k, classes in enumerate(partition.tasks):
         own = torch.tensor(classes)
@@ -92,8 +98,8 @@ def task_objectives(
             TaskObjective(
                 label_map=partition.label_maps[k],
                 offsets=offsets.float(),
-                class_weights=weights.float(),
-                target_weights=(1 / (num_classes * prior)).float(),
+                class_weights=given * weights.float(),
+                given_weights=given,
             )
         )
     return objectives

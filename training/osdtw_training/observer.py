@@ -166,7 +166,8 @@ class Observer:
             return real[None], torch.ones_like(logits[0][:, 0])[None]
         shifted = [z + task.offsets for z, task in zip(logits, self.objectives, strict=True)]
         fused = shifted[0] if len(shifted) == 1 else fuse_raw(shifted)
-        scores = fused[:, self.network.class_position]
+        # With its offsets a network says how frequent classes are among weighted images; those shown are not weighted.
+        scores = fused[:, self.network.class_position] - self.objectives[0].given_weights.log()
         if self.kind is FisherKind.MONTE_CARLO:
             return draw(scores, self.generator)[None], torch.ones_like(scores[:, 0])[None]
         return _every(scores)

@@ -27,7 +27,8 @@ from osdtw_models.tables import write_table
 from osdtw_training import figures, planning, stages
 from osdtw_training.budget import plain_multiply_adds, training_passes
 from osdtw_training.calibration import fit_calibration
-from osdtw_training.data import LongTailedData, load_data
+from osdtw_training.class_weights import class_weights
+from osdtw_training.data import Batches, LongTailedData, load_data
 from osdtw_training.methods import PEERS, Method
 from osdtw_training.networks import new_network
 from osdtw_training.provenance import provenance
@@ -76,7 +77,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Resu
     run = Run(folder, resume)
     _same_recipe(run, recipe)
     announce(recipe, data, partition)
-    _write_images(run, data)
+    _write_images(recipe, run, data)
     _write_broken(run, data)
     network = METHODS[recipe.method](recipe, data, run)
     network.class_counts = data.group_counts
@@ -101,12 +102,14 @@ def check(recipe: Recipe, data: LongTailedData, start: bool = False) -> ClassPar
 
     Raises:
         ValueError: If there are fewer classes than tasks, the head threshold leaves a task empty, there is nothing
-            to train, a fixed plan does not fit the network, or the statistics would not fit into memory.
+            to train, class weights do not fit the classes, a fixed plan does not fit the network, or the statistics
+            would not fit into memory.
         FileNotFoundError: If the weights of the backbone cannot be had.
     """
     if not recipe.passes():
         table = "[train]" if recipe.method != "osdtw" else "[warmup]"
         raise ValueError(f"The recipe trains for 0 epochs; set epochs in {table}.")
+    _class_weights(recipe, data)
     partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
     try:
         network = new_network(recipe, partition, start=start)
@@ -129,6 +132,9 @@ def announce(recipe: Recipe, data: LongTailedData, partition: ClassPartition) ->
             lost = ", ".join(f"{name} {n}" for name, n in Counter(each.class_name for each in broken).items())
             print(f"  {len(broken)} broken {split} images are left out of these counts, by class: {lost}")
             print(f"    {named(broken)}; {BROKEN_FILE} lists them")
+    if recipe.class_weights != "none":
+        weights = _class_weights(recipe, data)
+        print(f"Class weights: {recipe.class_weights}, {min(weights):.3g} to {max(weights):.3g}, 1 on average")
     if recipe.method == "osdtw":
         for k, classes in enumerate(partition.tasks):
             own = [counts[c] for c in classes]
@@ -195,6 +201,7 @@ def evaluate(
         **origin,
         "class_counts": data.group_counts,
         "training_counts": data.counts,
+        "class_weights": _class_weights(recipe, data),
         "test_images": len(data.test) if data.test is not None else 0,
         "broken_images_left_out": {split: len(broken) for split, broken in data.left_out.items()},
     }
@@ -255,7 +262,7 @@ def _same_recipe(run: Run, recipe: Recipe) -> None:
         )
 
 
-def _write_images(run: Run, data: LongTailedData) -> None:
+def _write_images(recipe: Recipe, run: Run, data: LongTailedData) -> None:
     def listed(images: ImageSet, indices: list[int]) -> list[dict[str, Any]]:
         rows = zip(indices, images.labels.tolist(), images.names, images.digests(), strict=True)
         return [{"index": i, "label": y, "name": name, "sha256": digest} for i, y, name, digest in rows]
@@ -264,6 +271,7 @@ def _write_images(run: Run, data: LongTailedData) -> None:
         "counts": data.group_counts,
         "training_counts": data.counts,
         "class_names": list(data.train.class_names),
+        "class_weights": _class_weights(recipe, data),
         "train": listed(data.train, data.train_indices),
         "holdout": listed(data.holdout, data.holdout_indices),
     }
@@ -273,6 +281,11 @@ def _write_images(run: Run, data: LongTailedData) -> None:
             "them back, or choose another --output."
         )
     run.write_json("images.json", values)
+
+
+def _class_weights(recipe: Recipe, data: LongTailedData) -> list[float]:
+    weights = class_weights(Batches(data.train, data.train_indices, recipe)).tolist()
+    return [round(weight, 6) for weight in weights]
 
 
 def _write_broken(run: Run, data: LongTailedData) -> None:

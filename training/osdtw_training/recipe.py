@@ -17,6 +17,7 @@ from osdtw_training.recipe_tables import Joint, Peer, Refit, Schedule, Search, W
 from osdtw_training.values import from_values, to_values
 
 TWO_STAGES = ("crt", "lws", "mislas", "bags")
+SET_CLASS_WEIGHTS = ("class_balanced", "ldam_drw")
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,9 @@ class Recipe:
     """Weights of the tasks in joint training, sum 1; none = the search decides."""
     sampler: Literal["instance", "balanced"] = "instance"
     """"instance": every image once an epoch; "balanced": as many draws, every class as likely."""
+    class_weights: str = "none"
+    """Factor on each image's loss by class: "none"; "auto": inverse to how often its class is shown; or a CSV or JSON
+    file of class names and weights. Only ratios matter: the mean over what is shown becomes 1."""
     seed: int = 0
     """Seed of the initial weights, the sub-samples, the order of images and their augmentation."""
     batch_size: int = 128
@@ -168,6 +172,11 @@ class Recipe:
             )
         if not 0 <= self.refit.distill <= 1:
             raise ValueError(f"refit.distill is {self.refit.distill}; it is a share, 0 to 1.")
+        if self.method in SET_CLASS_WEIGHTS and self.class_weights != "none":
+            raise ValueError(
+                f'{self.method} sets class weights itself; leave class_weights at "none", or choose the method '
+                '"cross_entropy".'
+            )
         if self.method == "tau_norm" and not self.holdout:
             raise ValueError("tau_norm chooses its power on held-out images; set holdout above 0.")
         if self.calibrate and not self.holdout:

@@ -42,13 +42,14 @@ def weighted_batches(batches: Batches, picked: list[int]) -> Iterator[tuple[Tens
 
     Yields:
         Normalised images (B, C, H, W), their classes (B,), and two weights of each image (B,): with the first, sums
-        are means over the training images, with the second over images with every class weighing the same.
+        are means over training images as the sampler shows them, with the second over images with every class weighing
+        the same.
     """
-    counts = torch.tensor(batches.images.counts(), dtype=torch.float64)
+    shown = batches.shown
     chosen = Batches(batches.images.subset(picked), picked, batches.recipe)
     taken = torch.tensor(chosen.images.counts(), dtype=torch.float64)
-    to_training = (counts / counts.sum() / taken).float().to(batches.recipe.device)
-    to_target = (1 / len(counts) / taken).float().to(batches.recipe.device)
+    to_training = (shown / shown.sum() / taken).float().to(batches.recipe.device)
+    to_target = (1 / len(shown) / taken).float().to(batches.recipe.device)
     for images, labels in chosen.plain(CHUNK):
         yield images, labels, to_training[labels], to_target[labels]
 

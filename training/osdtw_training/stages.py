@@ -17,6 +17,7 @@ from torch import Tensor
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import planning
+from osdtw_training.class_weights import class_weights, counted
 from osdtw_training.data import Batches, LongTailedData, halves
 from osdtw_training.engine import Loss, fit
 from osdtw_training.networks import (
@@ -38,7 +39,7 @@ class Context:
     recipe: Recipe
     run: Run
     batches: Batches
-    counts: list[int]
+    counts: list[float]
     partition: ClassPartition
     objectives: list[TaskObjective]
 
@@ -69,9 +70,10 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
 def prepare(recipe: Recipe, data: LongTailedData, run: Run) -> Context:
     """Partition the classes and set up each task's objective."""
     partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
-    objectives = task_objectives(partition, data.counts, recipe.none_weights, recipe.none_clip)
     batches = Batches(data.train, data.train_indices, recipe)
-    return Context(recipe, run, batches, data.counts, partition, [o.to(recipe.device) for o in objectives])
+    counts, given = counted(batches), class_weights(batches)
+    objectives = task_objectives(partition, counts, recipe.none_weights, recipe.none_clip, given)
+    return Context(recipe, run, batches, counts, partition, [o.to(recipe.device) for o in objectives])
 
 
 def warm_up(stage: Context) -> OsdtwNet:
@@ -84,7 +86,8 @@ def warm_up(stage: Context) -> OsdtwNet:
         return network
     single = ClassPartition.single(stage.partition.num_classes)
     plain = new_network(recipe, single, start=start)
-    objective = task_objectives(single, stage.counts)[0].to(recipe.device)
+    given = stage.objectives[0].given_weights
+    objective = task_objectives(single, stage.counts, given=given)[0].to(recipe.device)
 
     def loss_plain(images: Tensor, labels: Tensor) -> Tensor:
         return objective(plain.forward_task(images, 0), labels)

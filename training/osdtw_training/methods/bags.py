@@ -13,6 +13,7 @@ from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
+from osdtw_training.class_weights import class_weights
 from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.engine import fit
 from osdtw_training.methods.cross_entropy import train as train_cross_entropy
@@ -35,19 +36,20 @@ def groups(counts: list[int]) -> ClassPartition:
     return ClassPartition.from_bins(counts, kept) if kept else ClassPartition.single(len(counts))
 
 
-def group_loss(logits: Tensor, own: Tensor, kept: Tensor) -> Tensor:
+def group_loss(logits: Tensor, own: Tensor, kept: Tensor, weights: Tensor) -> Tensor:
     """Mean cross-entropy of one group's softmax over the images that are kept.
 
     Args:
         logits: Shape (B, n_k + 1), "others" last.
         own: Label inside the group, "others" for images of other groups; shape (B,).
         kept: Which images count, shape (B,).
+        weights: Weight of each image, shape (B,).
 
     Returns:
-        A scalar, in nats; 0 if no image is kept.
+        A scalar, in nats, not divided by the weights; 0 if no image is kept.
     """
     losses = F.cross_entropy(logits, own, reduction="none")
-    return (losses * kept).sum() / kept.sum().clamp(min=1)
+    return (weights * losses * kept).sum() / kept.sum().clamp(min=1)
 
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
@@ -57,6 +59,8 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     network = new_network(recipe, partition, shared_depth=-1)
     blocks = {key: value for key, value in plain.state_dict().items() if ".block" in key}
     network.load_state_dict({_shared(key): value for key, value in blocks.items()}, strict=False)
+    batches = Batches(data.train, data.train_indices, recipe)
+    weights = class_weights(batches)
     maps = [each.to(recipe.device) for each in partition.label_maps]
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
@@ -66,12 +70,10 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
         for k, label_map in enumerate(maps):
             logits, own = network.forward_decoder(shared, k).float(), label_map[labels]
             inside = own < len(partition.tasks[k]) if partition.has_none else torch.ones_like(own, dtype=torch.bool)
-            total = total + group_loss(
-                logits, own, inside | draws.some(~inside, recipe.peer.reject * int(inside.sum()))
-            )
+            kept = inside | draws.some(~inside, recipe.peer.reject * int(inside.sum()))
+            total = total + group_loss(logits, own, kept, weights[labels])
         return total
 
-    batches = Batches(data.train, data.train_indices, recipe)
     parts = list(network.decoders)
     fit("refit", network, parts, loss, batches, recipe.refit, recipe, run, recipe.train.epochs, draws.begin)
     return network

@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
-from osdtw_training.data import LongTailedData
+from osdtw_training.class_weights import counted
+from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.methods.single import train_plain
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 
 
-def effective_weights(counts: Sequence[int], beta: float) -> Tensor:
+def effective_weights(counts: Sequence[float], beta: float) -> Tensor:
     """Weight of each class, (1 - beta) / (1 - beta^n), scaled to mean 1 (equation 2).
 
     Args:
@@ -37,5 +38,12 @@ def effective_weights(counts: Sequence[int], beta: float) -> Tensor:
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train the plain backbone by weighted cross-entropy."""
-    weights = effective_weights(data.counts, recipe.peer.beta).to(recipe.device)
-    return train_plain(recipe, data, run, partial(F.cross_entropy, weight=weights))
+    counts = counted(Batches(data.train, data.train_indices, recipe))
+    weights = effective_weights(counts, recipe.peer.beta).to(recipe.device)
+    return train_plain(recipe, data, run, partial(weighted_loss, weights=weights))
+
+
+def weighted_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    """Each image's loss times its class's weight, over the mean weight of the batch: shape (B,)."""
+    each = weights[labels]
+    return each / each.mean() * F.cross_entropy(logits, labels, reduction="none")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
-
 from osdtw_models.network import OsdtwNet
 from osdtw_training.data import LongTailedData
-from osdtw_training.methods.single import train_plain
+from osdtw_training.methods.single import each_cross_entropy, train_plain
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train the plain backbone by cross-entropy."""
-    return train_plain(recipe, data, run, F.cross_entropy)
+    return train_plain(recipe, data, run, each_cross_entropy)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training.calibration import image_weights
+from osdtw_training.class_weights import class_weights, weighted_mean
 from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.engine import fit
 from osdtw_training.methods.cross_entropy import train as train_cross_entropy
@@ -133,11 +134,13 @@ def _second_stage(
     recipe: Recipe, data: LongTailedData, run: Run, network: OsdtwNet, trained: nn.Module, logits: object
 ) -> None:
     balanced = Batches(data.train, data.train_indices, replace(recipe, sampler="balanced"))
+    weights = class_weights(balanced)
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
             features = network.forward_head(network.forward_features(images), pre_logits=True)
-        return F.cross_entropy(logits(features).float(), labels)  # type: ignore[operator]
+        losses = F.cross_entropy(logits(features).float(), labels, reduction="none")  # type: ignore[operator]
+        return weighted_mean(losses, labels, weights)
 
     fit("refit", network, [trained], loss, balanced, recipe.refit, recipe, run, recipe.train.epochs)
 

@@ -16,7 +16,7 @@ from osdtw_training.runs import Run
 
 
 def focal_loss(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
-    """Mean of -(1 - p_y)^gamma log p_y over the batch (equation 4, softmax instead of sigmoid).
+    """-(1 - p_y)^gamma log p_y of each image (equation 4, softmax instead of sigmoid).
 
     Args:
         logits: Shape (B, C).
@@ -24,10 +24,10 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
         gamma: 0 gives cross-entropy.
 
     Returns:
-        A scalar, in nats.
+        Shape (B,), in nats.
     """
     losses = F.cross_entropy(logits, labels, reduction="none")
-    return ((1 - torch.exp(-losses)) ** gamma * losses).mean()
+    return (1 - torch.exp(-losses)) ** gamma * losses
 
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:

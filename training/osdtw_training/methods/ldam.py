@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
-from osdtw_training.data import LongTailedData
+from osdtw_training.class_weights import counted
+from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.methods.class_balanced import effective_weights
 from osdtw_training.methods.cosine import cosines, fold_scale
 from osdtw_training.methods.single import train_plain
@@ -28,28 +29,30 @@ def margins(counts: Sequence[int], largest: float) -> Tensor:
 
 
 def ldam_loss(cosines: Tensor, labels: Tensor, margin: Tensor, scale: float, weights: Tensor | None = None) -> Tensor:
-    """Cross-entropy on ``scale (cos - margin of the true class)`` (equation 12), a weighted mean over the batch.
+    """Cross-entropy on ``scale (cos - margin of the true class)`` (equation 12) of each image.
 
     Args:
         cosines: Between features and class vectors, shape (B, C).
         labels: Shape (B,).
         margin: Of each class, shape (C,).
         scale: Factor on the cosines.
-        weights: Of each class, shape (C,); none = equal.
+        weights: Of each class, shape (C,), divided by their mean over the batch as in the reference; none = equal.
 
     Returns:
-        A scalar, in nats.
+        Shape (B,), in nats.
     """
     own = F.one_hot(labels, cosines.shape[1]).bool()
     shifted = torch.where(own, cosines - margin[labels][:, None], cosines)
-    return F.cross_entropy(scale * shifted, labels, weight=weights)
+    losses = F.cross_entropy(scale * shifted, labels, reduction="none")
+    return losses if weights is None else weights[labels] / weights[labels].mean() * losses
 
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train the plain backbone by LDAM-DRW; its classifier is folded into an ordinary linear layer at the end."""
     wanted = recipe.peer
     margin = margins(data.counts, wanted.margin).to(recipe.device)
-    late = effective_weights(data.counts, wanted.beta).to(recipe.device)
+    counts = counted(Batches(data.train, data.train_indices, recipe))
+    late = effective_weights(counts, wanted.beta).to(recipe.device)
     deferred = round(wanted.defer * recipe.train.epochs)
     weights: list[Tensor | None] = [None]
 

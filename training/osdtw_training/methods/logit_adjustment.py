@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from osdtw_models.network import OsdtwNet
-from osdtw_training.data import LongTailedData
+from osdtw_training.class_weights import counted
+from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.methods.cross_entropy import train as train_cross_entropy
 from osdtw_training.methods.single import train_plain
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 
 
-def adjustment(counts: Sequence[int], tau: float) -> Tensor:
+def adjustment(counts: Sequence[float], tau: float) -> Tensor:
     """tau times the log-frequency of each class, shape (C,)."""
     prior = torch.tensor(counts, dtype=torch.float64)
     return (tau * (prior / prior.sum()).log()).float()
@@ -27,10 +28,10 @@ def adjustment(counts: Sequence[int], tau: float) -> Tensor:
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train the plain backbone on logits plus tau log-prior (equation 10)."""
-    shift = adjustment(data.counts, recipe.peer.tau).to(recipe.device)
+    shift = _shift(recipe, data)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits + shift, labels)
+        return F.cross_entropy(logits + shift, labels, reduction="none")
 
     return train_plain(recipe, data, run, loss)
 
@@ -41,5 +42,10 @@ def train_post_hoc(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     (classifier,) = network.get_classifier()
     assert isinstance(classifier, nn.Linear)
     with torch.no_grad():
-        classifier.bias.sub_(adjustment(data.counts, recipe.peer.tau).to(recipe.device))
+        classifier.bias.sub_(_shift(recipe, data))
     return network
+
+
+def _shift(recipe: Recipe, data: LongTailedData) -> Tensor:
+    counts = counted(Batches(data.train, data.train_indices, recipe))
+    return adjustment(counts, recipe.peer.tau).to(recipe.device)

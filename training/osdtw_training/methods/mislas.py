@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from osdtw_models.network import OsdtwNet
+from osdtw_training.class_weights import class_weights, weighted_mean
 from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.engine import fit
 from osdtw_training.methods.decoupled import Scales, fold_scales
-from osdtw_training.methods.single import Draws, train_plain
+from osdtw_training.methods.single import Draws, each_cross_entropy, train_plain
 from osdtw_training.networks import recalibrate_batch_norm
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
@@ -41,7 +42,7 @@ def smoothing(counts: Sequence[int], head: float, tail: float) -> Tensor:
 
 
 def label_aware_loss(logits: Tensor, labels: Tensor, smooth: Tensor) -> Tensor:
-    """Mean cross-entropy with 1 - eps_y on the true class and eps_y spread over the others (equation 5).
+    """Cross-entropy with 1 - eps_y on the true class and eps_y spread over the others (equation 5), of each image.
 
     Args:
         logits: Shape (B, C).
@@ -49,17 +50,18 @@ def label_aware_loss(logits: Tensor, labels: Tensor, smooth: Tensor) -> Tensor:
         smooth: Smoothing of each class, shape (C,).
 
     Returns:
-        A scalar, in nats.
+        Shape (B,), in nats.
     """
     missed = -F.log_softmax(logits, -1)
     own = missed.gather(1, labels[:, None]).squeeze(1)
     others = (missed.sum(1) - own) / (logits.shape[1] - 1)
-    return ((1 - smooth[labels]) * own + smooth[labels] * others).mean()
+    return (1 - smooth[labels]) * own + smooth[labels] * others
 
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Mixup over ``[train]``, then classifier and scales over ``[refit]`` on class-balanced batches."""
     draws, mixed = Draws(recipe), _Mixed()
+    weights = class_weights(Batches(data.train, data.train_indices, recipe))
 
     def logits_of(network: OsdtwNet, images: Tensor) -> Tensor:
         mixed.share = draws.beta(recipe.peer.mixup)
@@ -67,7 +69,9 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
         return network.forward_task(mixed.share * images + (1 - mixed.share) * images[mixed.order], 0)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
-        both = F.cross_entropy(logits, labels), F.cross_entropy(logits, labels[mixed.order])
+        other = labels[mixed.order]
+        relative = weights[other] / weights[labels]  # the rest belongs to another class, with a weight of its own
+        both = each_cross_entropy(logits, labels), relative * each_cross_entropy(logits, other)
         return mixed.share * both[0] + (1 - mixed.share) * both[1]
 
     network = train_plain(recipe, data, run, loss, logits_of, draws.begin)
@@ -77,12 +81,14 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     scales = Scales(len(data.counts)).to(recipe.device)
     network.add_module("scales", scales)  # saved with the stage's checkpoint
     smooth = smoothing(data.counts, recipe.peer.smooth_head, recipe.peer.smooth_tail).to(recipe.device)
+    evened = class_weights(balanced)
     recalibrate_batch_norm(network, balanced, recipe.train.epochs)  # shifted: the statistics of balanced batches
 
     def second(images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
             features = network.forward_head(network.forward_features(images), pre_logits=True)
-        return label_aware_loss(scales(classifier(features)).float(), labels, smooth)
+        losses = label_aware_loss(scales(classifier(features)).float(), labels, smooth)
+        return weighted_mean(losses, labels, evened)
 
     fit("refit", network, [classifier, scales], second, balanced, recipe.refit, recipe, run, recipe.train.epochs)
     fold_scales(network, classifier)

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
+from osdtw_training.class_weights import class_weights, weighted_mean
 from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 
+each_cross_entropy = partial(F.cross_entropy, reduction="none")
 Criterion = Callable[[Tensor, Tensor], Tensor]
-"""From logits (B, C) and labels (B,) to the mean loss of the batch."""
+"""From logits (B, C) and labels (B,) to the loss of each image, (B,)."""
 
 
 def train_plain(
@@ -30,7 +34,7 @@ def train_plain(
     before_epoch: Callable[[int], None] | None = None,
     **arguments: Any,
 ) -> OsdtwNet:
-    """Train the plain backbone over the ``[train]`` schedule.
+    """Train the plain backbone over the ``[train]`` schedule, each image's loss times its class's weight.
 
     Args:
         recipe: The recipe.
@@ -48,10 +52,12 @@ def train_plain(
     network = new_network(recipe, partition, start=not run.has_checkpoint("train"), **arguments)
     forward = logits_of or (lambda net, images: net.forward_task(images, 0))
 
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        return criterion(forward(network, images).float(), labels)
-
     batches = Batches(data.train, data.train_indices, recipe)
+    weights = class_weights(batches)
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        return weighted_mean(criterion(forward(network, images).float(), labels), labels, weights)
+
     fit("train", network, [network], loss, batches, recipe.train, recipe, run, before_epoch=before_epoch)
     return network
 
