@@ -21,7 +21,7 @@ TRAINING_COLUMNS = [
     {"pipeline", "options", "checking"},
     {"stages", "methods", "figures", "benchmark_figures"},
     {"planning", "engine", "calibration", "budget", "provenance", "benchmark_table"},
-    {"networks", "search"},
+    {"networks", "search", "selection"},
     {"proxy", "schur", "store"},
     {"fisher", "responses", "terms"},
     {"observer", "kronecker", "secants", "sampling", "class_weights"},

@@ -34,9 +34,9 @@ def fitted(monkeypatch):
     """Every stage that is fitted: name, first epoch, and the network's tensors before and after."""
     kept = []
 
-    def spy(stage, network, trained, loss, batches, schedule, recipe, run, first_epoch=0):
+    def spy(stage, network, trained, loss, batches, schedule, recipe, run, first_epoch=0, **options):
         before = {key: value.clone() for key, value in network.state_dict().items()}
-        fit(stage, network, trained, loss, batches, schedule, recipe, run, first_epoch)
+        fit(stage, network, trained, loss, batches, schedule, recipe, run, first_epoch, **options)
         after = {key: value.clone() for key, value in network.state_dict().items()}
         kept.append((stage, first_epoch, before, after))
 
@@ -89,7 +89,7 @@ def test_joint_training_starts_from_the_average_and_trains_everything(prepare, f
 def test_the_task_weights_act_on_the_encoder_or_on_the_losses(prepare, monkeypatch, weigh):
     """The encoder's gradient is the weighted sum of the tasks' either way; a decoder's is its task's, or weighted."""
     stage, losses = prepare(joint=Joint(2, 0.02, weigh=weigh)), []
-    monkeypatch.setattr(stages, "fit", lambda *args: losses.append(args[3]))
+    monkeypatch.setattr(stages, "fit", lambda *args, **_: losses.append(args[3]))
     network = stages.train_jointly(stage, networks(stage)[0], PLAN).eval()
     images, labels = next(stage.batches.plain())
     each = [stage.objectives[k](network.forward_task(images, k), labels) for k in range(2)]
@@ -167,7 +167,7 @@ def test_batch_norm_is_recalibrated_at_the_end(prepare):
 @pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
 def test_the_refit_loss_mixes_labels_and_teachers(prepare, monkeypatch, share):
     stage, losses = prepare(refit=Refit(epochs=1, distill=share)), []
-    monkeypatch.setattr(stages, "fit", lambda *args: losses.append(args[3]))
+    monkeypatch.setattr(stages, "fit", lambda *args, **_: losses.append(args[3]))
     tasks, joint = (network.eval() for network in networks(stage))
     images, labels = next(stage.batches.plain())
     expected = 0

@@ -17,6 +17,7 @@ from osdtw_training.data import Batches
 from osdtw_training.recipe import Recipe
 from osdtw_training.recipe_tables import Schedule
 from osdtw_training.runs import Run, pack_state, unpack_state
+from osdtw_training.selection import LAST, LastEpoch
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -32,6 +33,7 @@ def fit(
     run: Run,
     first_epoch: int = 0,
     before_epoch: Callable[[int], None] | None = None,
+    selection: LastEpoch = LAST,
 ) -> None:
     """Train parts of a network, one checkpoint per epoch; goes on from the stage's checkpoint if there is one.
 
@@ -46,6 +48,7 @@ def fit(
         run: Run folder.
         first_epoch: Number of the stage's first epoch in the whole run; decides order and augmentation.
         before_epoch: Called with the number of each epoch of the stage before it begins.
+        selection: Which epoch's weights the network ends with.
 
     Raises:
         FloatingPointError: If the loss is not finite; the last checkpoint stays.
@@ -64,7 +67,7 @@ def fit(
         warmup_lr_init=schedule.lr / max(rise, 1),
         t_in_epochs=False,
     )
-    done = restore(stage, network, run, optimizer)
+    done = restore(stage, network, run, optimizer, selection)
     run.forget(stage, done)
     for epoch in range(done, schedule.epochs):
         started = time.perf_counter()
@@ -90,15 +93,21 @@ def fit(
                 f"The loss of stage {stage} is {mean} in epoch {epoch + 1}; train again with a lower learning "
                 "rate and another --output. The last good checkpoint is kept."
             )
+        figures = selection.look(network, epoch)
         seconds = time.perf_counter() - started
-        run.log(stage, epoch, loss=mean, lr=optimizer.param_groups[0]["lr"], seconds=round(seconds, 2))
-        run.save_checkpoint(stage, pack_state(network.state_dict(), optimizer), {"epoch": epoch + 1})
-        print(f"{stage:>16} {epoch + 1:3d}/{schedule.epochs}  loss {mean:.4f}  {seconds:.1f} s", flush=True)
+        run.log(stage, epoch, loss=mean, lr=optimizer.param_groups[0]["lr"], seconds=round(seconds, 2), **figures)
+        tensors = {**pack_state(network.state_dict(), optimizer), **selection.tensors()}
+        run.save_checkpoint(stage, tensors, {"epoch": epoch + 1, **selection.state()})
+        said = "".join(f"  {name} {value:.2f}" for name, value in figures.items())
+        print(f"{stage:>16} {epoch + 1:3d}/{schedule.epochs}  loss {mean:.4f}{said}  {seconds:.1f} s", flush=True)
+    selection.finish(network)
     network.eval()
 
 
-def restore(stage: str, network: nn.Module, run: Run, optimizer: torch.optim.Optimizer) -> int:
-    """Load a stage's checkpoint, if there is one, into the network and the optimiser.
+def restore(
+    stage: str, network: nn.Module, run: Run, optimizer: torch.optim.Optimizer, selection: LastEpoch = LAST
+) -> int:
+    """Load a stage's checkpoint, if there is one, into the network, the optimiser and the selection.
 
     Returns:
         The number of epochs already done.
@@ -108,6 +117,7 @@ def restore(stage: str, network: nn.Module, run: Run, optimizer: torch.optim.Opt
         return 0
     tensors, state = saved
     network.load_state_dict(unpack_state(tensors, optimizer))
+    selection.restore(tensors, state)
     return int(state["epoch"])
 
 

@@ -34,6 +34,7 @@ from osdtw_training.networks import new_network
 from osdtw_training.provenance import provenance
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
+from osdtw_training.selection import epoch_taken
 from osdtw_training.values import to_values
 
 BROKEN_FILE = "broken_images.csv"
@@ -102,13 +103,15 @@ def check(recipe: Recipe, data: LongTailedData, start: bool = False) -> ClassPar
 
     Raises:
         ValueError: If there are fewer classes than tasks, the head threshold leaves a task empty, there is nothing
-            to train, class weights do not fit the classes, a fixed plan does not fit the network, or the statistics
-            would not fit into memory.
+            to train or to choose the epoch on, class weights do not fit the classes, a fixed plan does not fit the
+            network, or the statistics would not fit into memory.
         FileNotFoundError: If the weights of the backbone cannot be had.
     """
     if not recipe.passes():
         table = "[train]" if recipe.method != "osdtw" else "[warmup]"
         raise ValueError(f"The recipe trains for 0 epochs; set epochs in {table}.")
+    if recipe.eval_metric != "last" and not len(data.holdout):
+        raise ValueError("eval_metric found no held-out image to choose the epoch on; set holdout_least to 1.")
     _class_weights(recipe, data)
     partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
     try:
@@ -132,6 +135,10 @@ def announce(recipe: Recipe, data: LongTailedData, partition: ClassPartition) ->
             lost = ", ".join(f"{name} {n}" for name, n in Counter(each.class_name for each in broken).items())
             print(f"  {len(broken)} broken {split} images are left out of these counts, by class: {lost}")
             print(f"    {named(broken)}; {BROKEN_FILE} lists them")
+    if recipe.eval_metric != "last":
+        seen = sum(count > 0 for count in data.holdout.counts())
+        kept = f"the epoch of [{recipe.result_stage()}] that is best by {recipe.eval_metric} on the held-out images"
+        print(f"Kept: {kept} of {seen} classes, whose figures are too good by that choice")
     if recipe.class_weights != "none":
         weights = _class_weights(recipe, data)
         print(f"Class weights: {recipe.class_weights}, {min(weights):.3g} to {max(weights):.3g}, 1 on average")
@@ -208,6 +215,7 @@ def evaluate(
     if recipe.method == "osdtw":
         plan = run.read_json("plan.json")
         results["plan"] = {key: plan[key] for key in ("source", "shared_depth", "task_weights")}
+    results.update(epoch_taken(recipe, run))
     for split, images in (("test", data.test), ("holdout", data.holdout)):
         if images is not None and len(images):
             results[split] = _figures_of(network, images, partition, data.group_counts)

@@ -101,6 +101,8 @@ class Recipe:
     """Weights of the tasks in joint training, sum 1; none = the search decides."""
     sampler: Literal["instance", "balanced"] = "instance"
     """"instance": every image once an epoch; "balanced": as many draws, every class as likely."""
+    eval_metric: Literal["last", "balanced_acc", "top1", "macro_f1", "nll"] = "last"
+    """Which epoch of the last stage counts: the last, or the best of them by a figure of the held-out images."""
     class_weights: str = "none"
     """Factor on each image's loss by class: "none"; "auto": inverse to how often its class is shown; or a CSV or JSON
     file of class names and weights. Only ratios matter: the mean over what is shown becomes 1."""
@@ -170,6 +172,16 @@ class Recipe:
                 'search.structure "refit" needs search.replicates and search.labels "monte_carlo"; keep both, or '
                 'choose "diagonal" or "ekfac".'
             )
+        if self.eval_metric != "last":
+            if not self.holdout and not self.holdout_least:
+                raise ValueError("eval_metric chooses the epoch on held-out images; set holdout above 0.")
+            if self.method == "osdtw" and self.refit.decoders == "tasks":
+                raise ValueError(
+                    'eval_metric judges epochs of the final network, but refit.decoders "tasks" puts it together after '
+                    'them; choose "refit" or "joint".'
+                )
+            if not getattr(self, self.result_stage()).epochs:
+                raise ValueError(f"eval_metric chooses among epochs; set epochs in [{self.result_stage()}].")
         if not 0 <= self.refit.distill <= 1:
             raise ValueError(f"refit.distill is {self.refit.distill}; it is a share, 0 to 1.")
         if self.method in SET_CLASS_WEIGHTS and self.class_weights != "none":
@@ -187,6 +199,12 @@ class Recipe:
                 raise ValueError(f"{name} has epochs {stage.epochs} and lr {stage.lr}; neither may be negative.")
             if stage.anneal_epochs is not None and stage.anneal_epochs < stage.epochs:
                 raise ValueError(f"{name} has epochs {stage.epochs} but anneal_epochs {stage.anneal_epochs}; raise it.")
+
+    def result_stage(self) -> str:
+        """The stage whose network is the run's result."""
+        if self.method == "osdtw":
+            return "refit" if self.refit.decoders == "refit" and self.refit.epochs else "joint"
+        return "refit" if self.method in TWO_STAGES and self.refit.epochs else "train"
 
     def passes(self) -> int:
         """Passes over the training images in all stages, each task of stage 1 and its replicates counted."""

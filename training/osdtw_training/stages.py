@@ -30,6 +30,7 @@ from osdtw_training.networks import (
 from osdtw_training.objectives import TaskObjective, distillation, scale_gradient, task_objectives
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
+from osdtw_training.selection import selection
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Context:
     recipe: Recipe
     run: Run
     batches: Batches
+    holdout: Batches
     counts: list[float]
     partition: ClassPartition
     objectives: list[TaskObjective]
@@ -73,7 +75,8 @@ def prepare(recipe: Recipe, data: LongTailedData, run: Run) -> Context:
     batches = Batches(data.train, data.train_indices, recipe)
     counts, given = counted(batches), class_weights(batches)
     objectives = task_objectives(partition, counts, recipe.none_weights, recipe.none_clip, given)
-    return Context(recipe, run, batches, counts, partition, [o.to(recipe.device) for o in objectives])
+    holdout = Batches(data.holdout, data.holdout_indices, recipe)
+    return Context(recipe, run, batches, holdout, counts, partition, [o.to(recipe.device) for o in objectives])
 
 
 def warm_up(stage: Context) -> OsdtwNet:
@@ -152,7 +155,8 @@ def train_jointly(stage: Context, tasks: OsdtwNet, plan: planning.Choice) -> Osd
     average_encoder(network, tasks, plan.task_weights)
     loss = _weighted_loss(stage, network, plan.task_weights)
     first = recipe.warmup.epochs + recipe.tasks.epochs
-    fit("joint", network, [network], loss, stage.batches, recipe.joint, recipe, stage.run, first)
+    chosen = selection(recipe, "joint", stage.holdout, network)
+    fit("joint", network, [network], loss, stage.batches, recipe.joint, recipe, stage.run, first, selection=chosen)
     return network
 
 
@@ -171,7 +175,9 @@ def assemble(stage: Context, tasks: OsdtwNet, joint: OsdtwNet) -> OsdtwNet:
         joint.load_state_dict(own, strict=False)
     if recipe.refit.decoders == "refit":
         loss = refit_loss(joint, tasks, stage)
-        fit("refit", joint, list(joint.decoders), loss, stage.batches, recipe.refit, recipe, stage.run, first)
+        chosen = selection(recipe, "refit", stage.holdout, joint)
+        parts = list(joint.decoders)
+        fit("refit", joint, parts, loss, stage.batches, recipe.refit, recipe, stage.run, first, selection=chosen)
     recalibrate_batch_norm(joint, stage.batches, first + recipe.refit.epochs)
     return joint
 

@@ -21,6 +21,7 @@ from osdtw_training.methods.single import Draws
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
+from osdtw_training.selection import selection
 
 BOUNDS = (999, 99, 9)
 
@@ -75,7 +76,8 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
         return total
 
     parts = list(network.decoders)
-    fit("refit", network, parts, loss, batches, recipe.refit, recipe, run, recipe.train.epochs, draws.begin)
+    chosen = selection(recipe, "refit", Batches(data.holdout, data.holdout_indices, recipe), network)
+    fit("refit", network, parts, loss, batches, recipe.refit, recipe, run, recipe.train.epochs, draws.begin, chosen)
     return network
 
 

@@ -6,6 +6,7 @@ their length (tau-normalisation), or the nearest class mean (NCM). The power is 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import cast
 
@@ -21,6 +22,7 @@ from osdtw_training.engine import fit
 from osdtw_training.methods.cross_entropy import train as train_cross_entropy
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
+from osdtw_training.selection import selection
 
 POWERS = torch.linspace(0, 2, 21)
 
@@ -131,7 +133,12 @@ class Scales(nn.Module):
 
 
 def _second_stage(
-    recipe: Recipe, data: LongTailedData, run: Run, network: OsdtwNet, trained: nn.Module, logits: object
+    recipe: Recipe,
+    data: LongTailedData,
+    run: Run,
+    network: OsdtwNet,
+    trained: nn.Module,
+    logits: Callable[[Tensor], Tensor],
 ) -> None:
     balanced = Batches(data.train, data.train_indices, replace(recipe, sampler="balanced"))
     weights = class_weights(balanced)
@@ -139,10 +146,15 @@ def _second_stage(
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
             features = network.forward_head(network.forward_features(images), pre_logits=True)
-        losses = F.cross_entropy(logits(features).float(), labels, reduction="none")  # type: ignore[operator]
+        losses = F.cross_entropy(logits(features).float(), labels, reduction="none")
         return weighted_mean(losses, labels, weights)
 
-    fit("refit", network, [trained], loss, balanced, recipe.refit, recipe, run, recipe.train.epochs)
+    def judge(images: Tensor) -> Tensor:
+        return logits(network.forward_head(network.forward_features(images), pre_logits=True))
+
+    chosen = selection(recipe, "refit", Batches(data.holdout, data.holdout_indices, recipe), judge)
+    first = recipe.train.epochs
+    fit("refit", network, [trained], loss, balanced, recipe.refit, recipe, run, first, selection=chosen)
 
 
 @torch.no_grad()

@@ -65,6 +65,9 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     def loss(found: Tensor, labels: Tensor) -> Tensor:
         return ldam_loss(found, labels, margin, wanted.scale, weights[0])
 
-    network = train_plain(recipe, data, run, loss, single, before_epoch, normalise_features=True)
+    def judge(network: OsdtwNet, images: Tensor) -> Tensor:
+        return wanted.scale * single(network, images)
+
+    network = train_plain(recipe, data, run, loss, single, before_epoch, judge, normalise_features=True)
     fold_scale(network, wanted.scale)
     return network

@@ -38,11 +38,12 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
 
 def train_post_hoc(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train by cross-entropy, then take tau log-prior off the classifier's bias (equation 9)."""
-    network = train_cross_entropy(recipe, data, run)
+    shift = _shift(recipe, data)
+    network = train_cross_entropy(recipe, data, run, lambda net, images: net(images) - shift)
     (classifier,) = network.get_classifier()
     assert isinstance(classifier, nn.Linear)
     with torch.no_grad():
-        classifier.bias.sub_(_shift(recipe, data))
+        classifier.bias.sub_(shift)
     return network
 
 

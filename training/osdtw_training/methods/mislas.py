@@ -23,6 +23,7 @@ from osdtw_training.methods.single import Draws, each_cross_entropy, train_plain
 from osdtw_training.networks import recalibrate_batch_norm
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
+from osdtw_training.selection import selection
 
 
 def smoothing(counts: Sequence[int], head: float, tail: float) -> Tensor:
@@ -90,7 +91,12 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
         losses = label_aware_loss(scales(classifier(features)).float(), labels, smooth)
         return weighted_mean(losses, labels, evened)
 
-    fit("refit", network, [classifier, scales], second, balanced, recipe.refit, recipe, run, recipe.train.epochs)
+    def judge(images: Tensor) -> Tensor:
+        return scales(classifier(network.forward_head(network.forward_features(images), pre_logits=True)))
+
+    chosen = selection(recipe, "refit", Batches(data.holdout, data.holdout_indices, recipe), judge)
+    parts, first = [classifier, scales], recipe.train.epochs
+    fit("refit", network, parts, second, balanced, recipe.refit, recipe, run, first, selection=chosen)
     fold_scales(network, classifier)
     return network
 

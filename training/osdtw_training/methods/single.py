@@ -19,6 +19,7 @@ from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
+from osdtw_training.selection import selection
 
 each_cross_entropy = partial(F.cross_entropy, reduction="none")
 Criterion = Callable[[Tensor, Tensor], Tensor]
@@ -32,6 +33,7 @@ def train_plain(
     criterion: Criterion,
     logits_of: Callable[[OsdtwNet, Tensor], Tensor] | None = None,
     before_epoch: Callable[[int], None] | None = None,
+    judge: Callable[[OsdtwNet, Tensor], Tensor] | None = None,
     **arguments: Any,
 ) -> OsdtwNet:
     """Train the plain backbone over the ``[train]`` schedule, each image's loss times its class's weight.
@@ -43,6 +45,7 @@ def train_plain(
         criterion: The loss.
         logits_of: From network and images to logits, if not its own.
         before_epoch: Called with the number of each epoch before it begins.
+        judge: From network and images to the logits that the epoch is chosen by, if not the network's.
         **arguments: More arguments of the network.
 
     Returns:
@@ -58,7 +61,9 @@ def train_plain(
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         return weighted_mean(criterion(forward(network, images).float(), labels), labels, weights)
 
-    fit("train", network, [network], loss, batches, recipe.train, recipe, run, before_epoch=before_epoch)
+    holdout = Batches(data.holdout, data.holdout_indices, recipe)
+    chosen = selection(recipe, "train", holdout, partial(judge, network) if judge else network)
+    fit("train", network, [network], loss, batches, recipe.train, recipe, run, 0, before_epoch, chosen)
     return network
 
 
