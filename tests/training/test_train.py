@@ -25,6 +25,18 @@ def test_it_is_the_run_of_the_command(tmp_path, no_figures):
     assert run.network(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
 
 
+def test_what_practitioners_ask_for_are_keywords(tmp_path, no_figures):
+    weights = tmp_path / "weights.csv"
+    weights.write_text("".join(f"{c},{c + 1}\n" for c in range(10)))
+    asked = {"class_weights": str(weights), "sampler": "balanced", "eval_metric": "balanced_acc", "broken": "error"}
+    method = {"method": "cross_entropy", "train": {"epochs": 2, "lr": 0.05}}
+    run = train("digits", tmp_path / "run", "small_images", model="osdtw_resnet14", **SHORT, **method, **asked)
+    kept = json.loads((run.folder / "recipe.json").read_text())
+    assert {name: kept[name] for name in asked} == asked
+    assert run.results["class_weights"] == pytest.approx([2 * (c + 1) / 11 for c in range(10)], rel=1e-4)
+    assert run.results["epoch_taken"]["metric"] == "balanced_acc"
+
+
 def test_the_run_lands_under_the_name_of_its_data(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(FileNotFoundError, match="No folder"):

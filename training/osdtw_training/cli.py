@@ -25,6 +25,7 @@ Every field of the recipe is an option that overrides it.
 examples:
   osdtw-train digits_lt                                   a small long-tailed problem, a minute
   osdtw-train --data birds --output runs/birds            your own folder of class folders: photographs
+  osdtw-train --data birds --class-weights auto --eval-metric balanced_acc    weigh rare classes, keep the best epoch
   osdtw-train small_images --data stamps                  small pictures, 32x32, from scratch
   osdtw-train cifar100_lt --data-dir ~/cifar100           the recipe of the released weights
   osdtw-train cifar100_lt --shared-depth 11 --task-weights 0.5 0.5     skip the search
