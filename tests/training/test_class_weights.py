@@ -14,7 +14,7 @@ from osdtw_models.partition import ClassPartition
 from osdtw_training import stages
 from osdtw_training.class_weights import class_weights, counted, read_weights, weighted_mean
 from osdtw_training.data import Batches, load_data
-from osdtw_training.methods import PEERS, bags, decoupled, mislas, single
+from osdtw_training.methods import PEERS, bags, decoupled, mislas, nbn, single
 from osdtw_training.objectives import task_objectives
 from osdtw_training.observer import FisherKind, Observer
 from osdtw_training.pipeline import run_recipe
@@ -136,7 +136,7 @@ def losses(monkeypatch, tiny, tmp_path):
 
         torch.manual_seed(1)
         images = torch.randn(12, 3, 16, 16)
-        for module in (single, decoupled, mislas, bags):
+        for module in (single, decoupled, mislas, bags, nbn):
             monkeypatch.setattr(module, "fit", look)
         PEERS[method](recipe, data, Run(tmp_path / str(len(list(tmp_path.iterdir())))))
         return found, labels, data
@@ -144,7 +144,7 @@ def losses(monkeypatch, tiny, tmp_path):
     return losses
 
 
-@pytest.mark.parametrize("method", ["cross_entropy", "focal", "tau_norm", "ncm", "crt", "lws", "mislas", "bags"])
+@pytest.mark.parametrize("method", ["cross_entropy", "focal", "tau_norm", "ncm", "crt", "lws", "mislas", "bags", "nbn"])
 def test_each_images_loss_is_multiplied_in_every_stage(losses, method, tmp_path):
     raw = [1 + c / 3 for c in range(10)]
     (tmp_path / "w.json").write_text(json.dumps({str(c): w for c, w in enumerate(raw)}))

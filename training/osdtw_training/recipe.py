@@ -17,7 +17,7 @@ from osdtw_training.recipe_tables import Joint, Peer, Refit, Schedule, Search, W
 from osdtw_training.values import from_values, to_values
 
 TWO_STAGES = ("crt", "lws", "mislas", "bags")
-SET_CLASS_WEIGHTS = ("class_balanced", "ldam_drw")
+SET_CLASS_WEIGHTS = ("class_balanced", "ldam_drw", "ride")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from osdtw_models.cifar import Stem
@@ -20,6 +21,7 @@ from osdtw_training.methods.cosine import cosines, fold_scale
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
+from osdtw_training.selection import selection
 
 EXPERTS = 3
 
@@ -37,7 +39,7 @@ def train_experts(
         recipe: The recipe.
         data: The images.
         run: Run folder.
-        criterion: From the experts' cosines, each (B, C), and labels (B,) to the loss.
+        criterion: From the experts' cosines, each (B, C), and labels (B,) to the loss, a scalar.
         before_epoch: Called with the number of each epoch before it begins.
 
     Returns:
@@ -48,8 +50,12 @@ def train_experts(
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         return criterion(cosines(network, images), labels)
 
+    def judge(images: Tensor) -> Tensor:
+        return recipe.peer.scale * torch.stack(cosines(network, images)).mean(0)
+
     batches = Batches(data.train, data.train_indices, recipe)
-    fit("train", network, [network], loss, batches, recipe.train, recipe, run, before_epoch=before_epoch)
+    chosen = selection(recipe, "train", Batches(data.holdout, data.holdout_indices, recipe), judge)
+    fit("train", network, [network], loss, batches, recipe.train, recipe, run, 0, before_epoch, chosen)
     fold_scale(network, recipe.peer.scale)
     return network
 

@@ -20,12 +20,14 @@ from torch.func import functional_call
 
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
+from osdtw_training.class_weights import class_weights, weighted_mean
 from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 from osdtw_training.sampling import stratified
+from osdtw_training.selection import selection
 
 HIDDEN = 64
 
@@ -100,6 +102,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     (classifier,) = network.get_classifier()
     assert isinstance(classifier, nn.Linear)
     batches, balanced = Batches(data.train, data.train_indices, recipe), balanced_batches(recipe, data)
+    weights = class_weights(batches)
     draws: list[Iterator[Examples]] = []
 
     def before_epoch(epoch: int) -> None:
@@ -114,9 +117,11 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
             meta_step(modulator, classifier, seen, (unmodulated, their_labels), recipe.train.lr, wanted.meta_lr)
             with torch.no_grad():
                 scale, shift = modulator(*seen)
-            return F.cross_entropy(classifier((1 + scale) * features + shift), labels)
+            losses = F.cross_entropy(classifier((1 + scale) * features + shift), labels, reduction="none")
+            return weighted_mean(losses, labels, weights)
 
-    fit("train", network, [body], loss, batches, recipe.train, recipe, run, before_epoch=before_epoch)
+    chosen = selection(recipe, "train", Batches(data.holdout, data.holdout_indices, recipe), network)
+    fit("train", network, [body], loss, batches, recipe.train, recipe, run, 0, before_epoch, chosen)
     del network.modulator
     return network
 

@@ -11,6 +11,8 @@ Afterwards all of it is folded into ordinary batch norms and an ordinary classif
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,11 +21,13 @@ from torch.func import functional_call
 from osdtw_models.backbone import block_number
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
+from osdtw_training.class_weights import class_weights, weighted_mean
 from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
+from osdtw_training.selection import selection
 
 EPSILON = 1e-6
 
@@ -84,11 +88,16 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     network.add_module("normalisation", Normalisation(number).to(recipe.device))  # saved with the stage's checkpoint
     closing_norms(network)
 
-    def loss(images: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(rectified_logits(network, images), labels)
-
     batches = Batches(data.train, data.train_indices, recipe)
-    fit("train", network, [network], loss, batches, recipe.train, recipe, run)
+    weights = class_weights(batches)
+
+    def loss(images: Tensor, labels: Tensor) -> Tensor:
+        losses = F.cross_entropy(rectified_logits(network, images), labels, reduction="none")
+        return weighted_mean(losses, labels, weights)
+
+    holdout = Batches(data.holdout, data.holdout_indices, recipe)
+    chosen = selection(recipe, "train", holdout, partial(rectified_logits, network))
+    fit("train", network, [network], loss, batches, recipe.train, recipe, run, selection=chosen)
     fold_normalisation(network)
     return network
 

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
-from osdtw_training.data import LongTailedData
+from osdtw_training.class_weights import counted
+from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.methods.class_balanced import effective_weights
 from osdtw_training.methods.experts import train_experts
 from osdtw_training.methods.ldam import ldam_loss, margins
@@ -22,7 +23,7 @@ from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 
 
-def temperatures(counts: Sequence[int], spread: float) -> Tensor:
+def temperatures(counts: Sequence[float], spread: float) -> Tensor:
     """Temperature of each class, 1 for the most frequent: in proportion to 1 + spread (C pi - 1).
 
     Args:
@@ -56,8 +57,9 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train the experts by the sum of their losses; weights and temperatures by class come in the last fifth."""
     wanted = recipe.peer
     margin = margins(data.counts, wanted.margin).to(recipe.device)
-    weights = effective_weights(data.counts, wanted.beta).to(recipe.device)
-    late = temperatures(data.counts, wanted.spread).to(recipe.device)
+    counts = counted(Batches(data.train, data.train_indices, recipe))
+    weights = effective_weights(counts, wanted.beta).to(recipe.device)
+    late = temperatures(counts, wanted.spread).to(recipe.device)
     deferred = round(wanted.defer * recipe.train.epochs)
     now: list[tuple[Tensor | None, Tensor]] = [(None, torch.ones_like(late))]
 
@@ -67,7 +69,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     def loss(found: list[Tensor], labels: Tensor) -> Tensor:
         by_class, temperature = now[0]
         mean = wanted.scale * torch.stack(found).mean(0)
-        own = [ldam_loss(each, labels, margin, wanted.scale, by_class) for each in found]
+        own = [ldam_loss(each, labels, margin, wanted.scale, by_class).mean() for each in found]
         apart = [divergence(wanted.scale * each, mean, temperature) for each in found]
         return torch.stack(own).sum() - wanted.diversity * torch.stack(apart).sum()
 

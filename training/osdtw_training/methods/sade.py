@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
-from osdtw_training.data import LongTailedData
+from osdtw_training.class_weights import class_weights, counted, weighted_mean
+from osdtw_training.data import Batches, LongTailedData
 from osdtw_training.methods.experts import train_experts
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 
 
-def shifts(counts: Sequence[int], factor: float) -> Tensor:
+def shifts(counts: Sequence[float], factor: float) -> Tensor:
     """What is added to the logits of each expert: 0, log pi, and log pi - factor log pi_inverse.
 
     Args:
@@ -40,10 +41,12 @@ def shifts(counts: Sequence[int], factor: float) -> Tensor:
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train the three experts by the sum of their losses."""
-    added = shifts(data.counts, recipe.peer.inverse).to(recipe.device)
+    batches = Batches(data.train, data.train_indices, recipe)
+    added, weights = shifts(counted(batches), recipe.peer.inverse).to(recipe.device), class_weights(batches)
 
     def loss(found: list[Tensor], labels: Tensor) -> Tensor:
         logits = [recipe.peer.scale * each + shift for each, shift in zip(found, added, strict=True)]
-        return torch.stack([F.cross_entropy(each, labels) for each in logits]).sum()
+        losses = torch.stack([F.cross_entropy(each, labels, reduction="none") for each in logits]).sum(0)
+        return weighted_mean(losses, labels, weights)
 
     return train_experts(recipe, data, run, loss)
