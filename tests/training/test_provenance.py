@@ -20,6 +20,9 @@ def test_names_the_commit_and_marks_changes_since(tmp_path):
     git(tmp_path, "commit", "-m", "first")
     head = git(tmp_path, "rev-parse", "HEAD")
     assert head.startswith(commit(package))
+    (tmp_path / "results.json").write_text("{}")  # not code
+    git(tmp_path, "add", ".")
+    assert commit(package) == head[:8]
     (package / "provenance.py").write_text("two")
     assert commit(package) == f"{head[:8]}+"
 

@@ -40,7 +40,7 @@ def processor() -> str:
 
 
 def commit(folder: Path) -> str | None:
-    """The commit that a folder of this project is checked out at, "+" behind it where files were changed since.
+    """The commit that a folder of this project is checked out at, "+" behind it where code was changed since.
 
     Args:
         folder: A folder inside the checkout.
@@ -48,11 +48,15 @@ def commit(folder: Path) -> str | None:
     Returns:
         The short hash; None where the folder is in no checkout (an installed package), or git is not there.
     """
-    words = ["git", "-C", str(folder), "describe", "--always", "--abbrev=8", "--exclude=*", "--dirty=+"]
+
+    def git(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(["git", "-C", str(folder), *words], capture_output=True, text=True, check=False)
+
     try:
         # An installed package may lie inside somebody else's checkout, which says nothing about it.
-        known = subprocess.run([*words[:3], "ls-files", "--error-unmatch", "provenance.py"], capture_output=True)
-        found = subprocess.run(words, capture_output=True, text=True)
+        if git("ls-files", "--error-unmatch", "provenance.py").returncode:
+            return None
+        changed = git("diff", "--quiet", "HEAD", "--", ":(top)*.py").returncode
+        return git("rev-parse", "--short=8", "HEAD").stdout.strip() + ("+" if changed else "")
     except OSError:
         return None
-    return None if known.returncode or found.returncode else found.stdout.strip()
