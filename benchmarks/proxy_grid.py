@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from scipy.stats import spearmanr
 from torch import Tensor
 
-from osdtw_models.datasets import ImageSet, normalise
 from osdtw_models.evaluation import evaluate_logits
 from osdtw_models.files import write_text
+from osdtw_models.image_set import ImageSet, normalise
 from osdtw_models.network import OsdtwNet
 from osdtw_training import planning, responses, stages, store
 from osdtw_training.data import Batches, LongTailedData, load_data

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from osdtw_models.datasets import normalise
+from osdtw_models.image_set import normalise
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_models.photographs import Photographs

@@ -6,7 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-from osdtw_models.datasets import ImageSet, canonical_order, digits, has_test_split, image_folder, read_images, resize
+from osdtw_models.datasets import has_test_split, read_images
+from osdtw_models.image_set import ImageSet, canonical_order, resize
+from osdtw_models.sources.digits import digits
+from osdtw_models.sources.folders import image_folder
 
 
 @pytest.fixture

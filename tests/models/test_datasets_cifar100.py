@@ -12,8 +12,9 @@ from PIL import Image
 from pyarrow import parquet
 from torchvision.datasets import CIFAR100
 
-from osdtw_models import datasets
-from osdtw_models.datasets import CIFAR100_CLASSES, cifar100, read_images
+from osdtw_models.datasets import read_images
+from osdtw_models.sources import cifar_images
+from osdtw_models.sources.cifar_images import CIFAR100_CLASSES, cifar100
 
 IMAGES = 200
 
@@ -26,7 +27,7 @@ def fake(monkeypatch):
     labels = np.arange(IMAGES) % 100
     pairs = sorted((hashlib.sha256(image.tobytes()).hexdigest(), y) for image, y in zip(pixels, labels, strict=True))
     digest = hashlib.sha256("".join(f"{name}{y}" for name, y in pairs).encode()).hexdigest()
-    monkeypatch.setattr(datasets, "CIFAR100_SHA256", {"train": digest, "test": digest})
+    monkeypatch.setattr(cifar_images, "CIFAR100_SHA256", {"train": digest, "test": digest})
     return pixels, labels
 
 

@@ -12,8 +12,8 @@ from timm.models import save_for_hf
 
 from osdtw_models import soundness
 from osdtw_models.cli import evaluate
-from osdtw_models.datasets import image_folder
 from osdtw_models.soundness import find_broken, sound_images
+from osdtw_models.sources.folders import image_folder
 
 
 def chunk(kind, content):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from osdtw_models.datasets import ImageSet
+from osdtw_models.image_set import ImageSet
 from osdtw_training.pipeline import Result, run_recipe
 from osdtw_training.recipe import Recipe
 from osdtw_training.recipe_tables import Joint, Refit, Schedule, Search, Warmup

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from osdtw_models.datasets import digits
+from osdtw_models.sources.digits import digits
 from osdtw_training.data import halves, hold_out, load_data, long_tail, profile
 
 CIFAR10 = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]

@@ -8,7 +8,7 @@ import dataclasses
 import pytest
 import torch
 
-from osdtw_models.datasets import ImageSet
+from osdtw_models.image_set import ImageSet
 from osdtw_training import planning, stages, store
 from osdtw_training.data import LongTailedData
 from osdtw_training.recipe import Recipe

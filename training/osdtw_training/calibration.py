@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from osdtw_models.datasets import ImageSet, normalise
 from osdtw_models.fusion import calibrate, fuse
+from osdtw_models.image_set import ImageSet, normalise
 from osdtw_models.network import OsdtwNet
 
 # Log-temperatures and biases beyond this need evidence: a handful of held-out images must not move them far.

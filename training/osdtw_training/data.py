@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from osdtw_models.datasets import ImageSet, has_test_split, normalise, read_images
+from osdtw_models.datasets import has_test_split, read_images
+from osdtw_models.image_set import ImageSet, normalise
 from osdtw_models.soundness import BrokenImage
 from osdtw_training.photo_batches import augmented_batches
 from osdtw_training.preparation import preparation

@@ -17,7 +17,7 @@ from timm.data import create_transform
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from osdtw_models.datasets import ImageSet
+from osdtw_models.image_set import ImageSet
 from osdtw_models.photographs import Photographs
 from osdtw_models.pixels import open_image
 from osdtw_training.preparation import preparation

@@ -17,9 +17,9 @@ from timm.models import save_for_hf
 
 from osdtw_models.breakdown import breakdown
 from osdtw_models.complexity import cost
-from osdtw_models.datasets import ImageSet
 from osdtw_models.evaluation import class_accuracies, evaluate_logits, predict_images
 from osdtw_models.files import write_whole
+from osdtw_models.image_set import ImageSet
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_models.soundness import named

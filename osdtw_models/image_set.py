@@ -1,0 +1,94 @@
+"""Labelled images: pixels in memory or photographs in their files, with classes, names and digests."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from osdtw_models.photographs import Photographs
+from osdtw_models.soundness import BrokenImage
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images.
+
+    Args:
+        images: Pixels, shape (N, channels, H, W), uint8; or files that give such pixels when they are indexed.
+        labels: Class of each image, shape (N,), int64.
+        class_names: Names of the C classes.
+        names: Where each image comes from: a path inside the folder, or the index in its source.
+        left_out: Broken images of the source that are not among them.
+    """
+
+    images: Tensor | Photographs
+    labels: Tensor
+    class_names: tuple[str, ...]
+    names: tuple[str, ...]
+    left_out: tuple[BrokenImage, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, indices: Sequence[int]) -> ImageSet:
+        """The images at the given indices, in that order."""
+        picked = torch.as_tensor(indices, dtype=torch.int64)
+        names = tuple(self.names[i] for i in indices)
+        images = self.images.select(indices) if isinstance(self.images, Photographs) else self.images[picked]
+        return ImageSet(images, self.labels[picked], self.class_names, names)
+
+    def counts(self) -> list[int]:
+        """Images per class, length C."""
+        return torch.bincount(self.labels, minlength=len(self.class_names)).tolist()
+
+    def digests(self) -> list[str]:
+        """SHA-256 of each image's pixels (channels last), or of its file, as hex."""
+        if isinstance(self.images, Photographs):
+            return self.images.digests()
+        pixels = self.images.permute(0, 2, 3, 1).contiguous().numpy()
+        return [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
+
+
+def canonical_order(images: ImageSet) -> tuple[ImageSet, list[str]]:
+    """Sort images by the SHA-256 of their pixels, then by label.
+
+    torchvision and the Hub hold the same images in different orders; after sorting, an index means the same
+    image whatever the source.
+
+    Returns:
+        The sorted images, and the digest of each.
+    """
+    digests = images.digests()
+    labels = images.labels.tolist()
+    order = sorted(range(len(digests)), key=lambda i: (digests[i], labels[i]))
+    return images.subset(order), [digests[i] for i in order]
+
+
+def resize(images: ImageSet, img_size: int) -> ImageSet:
+    """Scale square images to another side (bilinear, antialiased)."""
+    assert isinstance(images.images, Tensor)
+    if images.images.shape[-1] == img_size:
+        return images
+    scaled = torch.nn.functional.interpolate(
+        images.images.float(), size=(img_size, img_size), mode="bilinear", antialias=True, align_corners=False
+    )
+    return ImageSet(scaled.round().clamp(0, 255).to(torch.uint8), images.labels, images.class_names, images.names)
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Pixels -> what networks take.
+
+    Args:
+        images: Pixels, shape (B, C, H, W), uint8.
+        mean: Mean per channel, of pixels scaled to 0 .. 1.
+        std: Standard deviation per channel.
+
+    Returns:
+        Floats of the same shape, in channels-last memory (faster on CPUs).
+    """
+    centre, scale = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+    return ((images.float() / 255 - centre) / scale).contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,76 @@
+"""Folders of class folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from osdtw_models.image_set import ImageSet
+from osdtw_models.photographs import Photographs
+from osdtw_models.pixels import IMAGE_SUFFIXES
+from osdtw_models.soundness import Policy, sound_images
+
+
+def image_folder(
+    root: Path,
+    img_size: int,
+    crop_pct: float = 1.0,
+    interpolation: str = "bilinear",
+    lazy: bool = False,
+    broken: Policy = "error",
+) -> ImageSet:
+    """Read every image of a folder of class folders.
+
+    Args:
+        root: Folder with one sub-folder per class; its name is the class name.
+        img_size: Side of the square that images are scaled and cut to, in pixels.
+        crop_pct: See `osdtw_models.pixels.fit_image`.
+        interpolation: Likewise.
+        lazy: Leave the images in their files until they are used; each has been opened once all the same.
+        broken: See `osdtw_models.soundness.sound_images`.
+
+    Returns:
+        The images, classes and files in alphabetical order.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If there are no class folders, one is empty, or an image cannot be read.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"No folder {root}; give a folder that holds one folder of images per class.")
+    class_names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    if not class_names:
+        raise ValueError(f"{root} holds no class folders; put the images of each class into a folder of its own.")
+    found: list[Path] = []
+    labels = []
+    for label, name in enumerate(class_names):
+        files = sorted(f for f in (root / name).iterdir() if f.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise ValueError(f"Class folder {root / name} holds no image; add images to it or remove the folder.")
+        found.extend(files)
+        labels.extend([label] * len(files))
+    kept, left_out = sound_images(found, [class_names[label] for label in labels], root, broken)
+    photographs = Photographs(tuple(found[i] for i in kept), img_size, crop_pct, interpolation)
+    names = tuple(str(file.relative_to(root)) for file in photographs.files)
+    images = photographs if lazy else photographs[:]
+    return ImageSet(images, torch.tensor([labels[i] for i in kept]), tuple(class_names), names, left_out)
+
+
+def split_folder(root: Path, split: str) -> Path:
+    """The folder of a split: ``root/train`` and ``root/test`` (or ``val``) where they exist, else ``root``.
+
+    Returns:
+        The folder that holds the class folders.
+
+    Raises:
+        FileNotFoundError: If the folder, or the test images of a folder with ``train/``, do not exist.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"No folder {root}; give 'digits', 'cifar100' or a folder of class folders.")
+    if not (root / "train").is_dir():
+        return root
+    for name in ("train",) if split == "train" else ("test", "val"):
+        if (root / name).is_dir():
+            return root / name
+    raise FileNotFoundError(f"{root} has train/ but neither test/ nor val/; add one, or give {root / 'train'} itself.")
