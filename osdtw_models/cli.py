@@ -36,8 +36,10 @@ def _evaluate(argv: list[str]) -> None:
         EXAMPLES,
     )
     parser.add_argument("source", metavar="SOURCE", help="a released name, a run folder, or hf-hub:org/name")
-    parser.add_argument("--data", required=True, help="digits, cifar100, or a folder with test/ (or val/) in it")
-    parser.add_argument("--data-dir", metavar="DIR", help="for cifar100: parquet folder or torchvision's folder")
+    parser.add_argument(
+        "--data", required=True, help="digits, cifar10, cifar100, or a folder with test/ (or val/) in it"
+    )
+    parser.add_argument("--data-dir", metavar="DIR", help="for CIFAR: parquet folder or torchvision's folder")
     parser.add_argument("--split", default="test", choices=("test", "train"), help="which images (default: test)")
     parser.add_argument(
         "--prior",

@@ -10,11 +10,12 @@ from pathlib import Path
 
 from osdtw_models.image_set import ImageSet, resize
 from osdtw_models.soundness import Policy
-from osdtw_models.sources.cifar_images import cifar100
+from osdtw_models.sources.cifar_images import CIFAR10, CIFAR100, cifar
 from osdtw_models.sources.digits import digits
 from osdtw_models.sources.folders import image_folder, split_folder
 
 SPLITS = ("train", "test")
+CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 
 
 def read_images(
@@ -30,11 +31,11 @@ def read_images(
     """Read one split of a data set.
 
     Args:
-        data: "digits", "cifar100", or the path of a folder of class folders (or of ``train/`` and ``test/``
+        data: "digits", "cifar10", "cifar100", or the path of a folder of class folders (or of ``train/`` and ``test/``
             folders that hold them).
         split: "train" or "test".
         img_size: Side of the square images, in pixels.
-        data_dir: For "cifar100": a folder of parquet files in the Hub's layout, or the folder where torchvision
+        data_dir: For CIFAR: a folder of parquet files in the Hub's layout, or the folder where torchvision
             keeps (or puts) its download; None fetches the Hub's copy.
         crop_pct: For folders: see `osdtw_models.pixels.fit_image`.
         interpolation: Likewise.
@@ -52,11 +53,11 @@ def read_images(
         raise ValueError(f"Unknown split {split!r}; choose 'train' or 'test'.")
     if data == "digits":
         return resize(digits(split), img_size)
-    if data == "cifar100":
-        return resize(cifar100(split, data_dir), img_size)
+    if data in CIFAR:
+        return resize(cifar(CIFAR[data], split, data_dir), img_size)
     return image_folder(split_folder(Path(data), split), img_size, crop_pct, interpolation, lazy, broken)
 
 
 def has_test_split(data: str) -> bool:
     """Whether a data set comes with test images of its own; a plain folder of class folders does not."""
-    return data in ("digits", "cifar100") or (Path(data) / "train").is_dir()
+    return data in ("digits", *CIFAR) or (Path(data) / "train").is_dir()

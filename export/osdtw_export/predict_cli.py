@@ -51,8 +51,12 @@ def _parser() -> Parser:
         metavar="SOURCE",
         help=f"an .onnx file, a model name, a run folder, or hf-hub:org/name (default: {DEFAULT_SOURCE})",
     )
-    add("--data", metavar="NAME", help="instead of files a data set: digits, cifar100, or a folder with test/ in it")
-    add("--data-dir", metavar="DIR", help="for cifar100: parquet folder or torchvision's folder")
+    add(
+        "--data",
+        metavar="NAME",
+        help="instead of files a data set: digits, cifar10, cifar100, or a folder with test/ in it",
+    )
+    add("--data-dir", metavar="DIR", help="for CIFAR: parquet folder or torchvision's folder")
     add("--split", default="test", choices=("test", "train"), help="which images of --data (default: test)")
     add(
         "--prior",

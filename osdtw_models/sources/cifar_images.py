@@ -1,10 +1,15 @@
-"""CIFAR-100 from three sources, the same image at the same index from each."""
+"""CIFAR-10 and CIFAR-100 from three sources each, the same image at the same index from all of them.
+
+CIFAR-100 is known by a digest of all its images. No digest of CIFAR-10 is pinned, for want of a copy when this was
+written: its numbers of images are checked, its pixels are not (but torchvision checks the MD5 of its copy).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +20,37 @@ from PIL import Image
 from osdtw_models.doors import need
 from osdtw_models.image_set import ImageSet, canonical_order
 
-CIFAR100_HUB = "uoft-cs/cifar100"
-# SHA-256 over pixels and labels of each split in canonical order (see `canonical_order`).
-CIFAR100_SHA256 = {
-    "train": "c9dfa2c3b288f16df79738424db879372cd17d801a3055bffd4d1f23e2288670",
-    "test": "ddf52dfc2b4569ac7b89efbef4a8c752599cbbd5ec5297f832777c524190b383",
-}
+SPLIT_SIZES = {"train": 50_000, "test": 10_000}
 
 
-def cifar100(split: str, data_dir: str | None = None) -> ImageSet:
-    """CIFAR-100: the same images at the same index from a parquet folder, torchvision's copy or the Hub.
+@dataclass(frozen=True)
+class Cifar:
+    """One of the two data sets.
 
     Args:
+        name: Its name.
+        hub: Its repository on the Hub.
+        folder: Where that keeps its parquet files.
+        label: Their column of labels.
+        unpacked: What torchvision's folder of it is called; torchvision's class is called like the data set.
+        class_names: The classes in label order.
+        sha256: Digest over pixels and labels of each split in canonical order (see `canonical_order`), if known.
+    """
+
+    name: str
+    hub: str
+    folder: str
+    label: str
+    unpacked: str
+    class_names: tuple[str, ...]
+    sha256: dict[str, str] | None = None
+
+
+def cifar(which: Cifar, split: str, data_dir: str | None = None) -> ImageSet:
+    """The same images at the same index from a parquet folder, torchvision's copy or the Hub.
+
+    Args:
+        which: `CIFAR10` or `CIFAR100`.
         split: "train" (50,000 images) or "test" (10,000).
         data_dir: See `read_images`.
 
@@ -35,29 +59,41 @@ def cifar100(split: str, data_dir: str | None = None) -> ImageSet:
 
     Raises:
         FileNotFoundError: If the folder does not exist or holds no images of the split.
-        ValueError: If the images are not those of CIFAR-100.
+        ValueError: If the images are not those of the data set, as far as it is known.
     """
     if data_dir is None:
-        images = _read_parquet(_hub_parquet(split), split)
+        images = _read_parquet(which, _hub_parquet(which, split), split)
     else:
         folder = Path(data_dir)
         if not folder.is_dir():
-            raise FileNotFoundError(f"No folder {folder}; point data_dir at CIFAR-100 (parquet files or torchvision).")
+            raise FileNotFoundError(f"No folder {folder}; point data_dir at {which.name} (parquet or torchvision).")
         found = sorted(folder.rglob(f"{split}-*.parquet"))
-        images = _read_parquet(found, split) if found else _read_torchvision(folder, split)
+        images = _read_parquet(which, found, split) if found else _read_torchvision(which, folder, split)
     images, digests = canonical_order(images)
-    listed = "".join(f"{d}{y}" for d, y in zip(digests, images.labels.tolist(), strict=True))
-    digest = hashlib.sha256(listed.encode()).hexdigest()
-    if digest != CIFAR100_SHA256[split]:
-        raise ValueError(
-            f"The {split} images under {data_dir or CIFAR100_HUB} are not those of CIFAR-100 "
-            f"(SHA-256 {digest[:12]}, expected {CIFAR100_SHA256[split][:12]}); download the data again."
-        )
+    _check(which, images, digests, split, data_dir or which.hub)
     return images
 
 
-def _read_parquet(files: Sequence[Path], split: str) -> ImageSet:
-    """Parquet files in the Hub's layout: columns ``img`` (encoded image) and ``fine_label``."""
+def _check(which: Cifar, images: ImageSet, digests: Sequence[str], split: str, place: str) -> None:
+    """Refuse what is not the data set: by its digest, where none is known by its counts."""
+    problem = ""
+    if which.sha256 is None:
+        classes = len(which.class_names)
+        each = SPLIT_SIZES[split] // classes
+        problem = "" if images.counts() == [each] * classes else f"not {each} images of each of {classes} classes"
+    else:
+        listed = "".join(f"{d}{y}" for d, y in zip(digests, images.labels.tolist(), strict=True))
+        digest = hashlib.sha256(listed.encode()).hexdigest()
+        if digest != which.sha256[split]:
+            problem = f"SHA-256 {digest[:12]}, expected {which.sha256[split][:12]}"
+    if problem:
+        raise ValueError(
+            f"The {split} images under {place} are not those of {which.name} ({problem}); download the data again."
+        )
+
+
+def _read_parquet(which: Cifar, files: Sequence[Path], split: str) -> ImageSet:
+    """Parquet files in the Hub's layout: columns ``img`` (encoded image) and the labels."""
     need("training", "pyarrow")
     from pyarrow import parquet
 
@@ -65,49 +101,51 @@ def _read_parquet(files: Sequence[Path], split: str) -> ImageSet:
     labels: list[int] = []
     for file in files:
         table = parquet.read_table(file)
-        missing = {"img", "fine_label"} - set(table.column_names)
+        missing = {"img", which.label} - set(table.column_names)
         if missing:
-            raise ValueError(f"{file} has no column {sorted(missing)[0]!r}; it must have 'img' and 'fine_label'.")
+            raise ValueError(f"{file} has no column {sorted(missing)[0]!r}; it must have 'img' and {which.label!r}.")
         for cell in table.column("img").to_pylist():
             with Image.open(io.BytesIO(cell["bytes"]), formats=("PNG",)) as image:
                 images.append(np.asarray(image.convert("RGB")))
-        labels.extend(table.column("fine_label").to_pylist())
-    return _cifar_set(np.stack(images), labels, split)
+        labels.extend(table.column(which.label).to_pylist())
+    return _image_set(which, np.stack(images), labels, split)
 
 
-def _read_torchvision(folder: Path, split: str) -> ImageSet:
+def _read_torchvision(which: Cifar, folder: Path, split: str) -> ImageSet:
     """torchvision's copy; it checks the archive's MD5 before it reads the files."""
-    from torchvision.datasets import CIFAR100
+    from torchvision import datasets
 
+    read, train = getattr(datasets, which.name.replace("-", "")), split == "train"
     try:
-        source = CIFAR100(folder, train=split == "train", download=False)
+        source = read(folder, train=train, download=False)
     except RuntimeError:
         try:
-            source = CIFAR100(folder, train=split == "train", download=True)
+            source = read(folder, train=train, download=True)
         except (OSError, RuntimeError) as error:
             raise FileNotFoundError(
-                f"{folder} holds neither {split}-*.parquet nor torchvision's cifar-100-python, and the download "
+                f"{folder} holds neither {split}-*.parquet nor torchvision's {which.unpacked}, and the download "
                 "failed; point data_dir at a folder that does."
             ) from error
-    return _cifar_set(source.data, source.targets, split)
+    return _image_set(which, source.data, source.targets, split)
 
 
-def _hub_parquet(split: str) -> list[Path]:
+def _hub_parquet(which: Cifar, split: str) -> list[Path]:
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(CIFAR100_HUB, repo_type="dataset", allow_patterns=[f"cifar100/{split}-*.parquet"])
+        wanted = [f"{which.folder}/{split}-*.parquet"]
+        folder = snapshot_download(which.hub, repo_type="dataset", allow_patterns=wanted)
     except Exception as error:  # the hub client raises many kinds; the user's way out is the same for all
         raise FileNotFoundError(
-            f"Cannot fetch {CIFAR100_HUB} from the Hub ({type(error).__name__}); pass the folder of a copy as data_dir."
+            f"Cannot fetch {which.hub} from the Hub ({type(error).__name__}); pass the folder of a copy as data_dir."
         ) from error
     return sorted(Path(folder).rglob(f"{split}-*.parquet"))
 
 
-def _cifar_set(pixels: np.ndarray[Any, Any], labels: Sequence[int], split: str) -> ImageSet:
+def _image_set(which: Cifar, pixels: np.ndarray[Any, Any], labels: Sequence[int], split: str) -> ImageSet:
     images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     names = tuple(f"{split}[{i}]" for i in range(len(labels)))
-    return ImageSet(images, torch.tensor(labels), CIFAR100_CLASSES, names)
+    return ImageSet(images, torch.tensor(labels), which.class_names, names)
 
 
 CIFAR100_CLASSES = tuple(
@@ -119,4 +157,25 @@ CIFAR100_CLASSES = tuple(
     "pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk "
     "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
     "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm".split()
+)
+
+CIFAR10 = Cifar(
+    "CIFAR-10",
+    hub="uoft-cs/cifar10",
+    folder="plain_text",
+    label="label",
+    unpacked="cifar-10-batches-py",
+    class_names=tuple("airplane automobile bird cat deer dog frog horse ship truck".split()),
+)
+CIFAR100 = Cifar(
+    "CIFAR-100",
+    hub="uoft-cs/cifar100",
+    folder="cifar100",
+    label="fine_label",
+    unpacked="cifar-100-python",
+    class_names=CIFAR100_CLASSES,
+    sha256={
+        "train": "c9dfa2c3b288f16df79738424db879372cd17d801a3055bffd4d1f23e2288670",
+        "test": "ddf52dfc2b4569ac7b89efbef4a8c752599cbbd5ec5297f832777c524190b383",
+    },
 )

@@ -67,7 +67,7 @@ def split_folder(root: Path, split: str) -> Path:
         FileNotFoundError: If the folder, or the test images of a folder with ``train/``, do not exist.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"No folder {root}; give 'digits', 'cifar100' or a folder of class folders.")
+        raise FileNotFoundError(f"No folder {root}; give 'digits', 'cifar10', 'cifar100' or a folder of class folders.")
     if not (root / "train").is_dir():
         return root
     for name in ("train",) if split == "train" else ("test", "val"):

@@ -1,6 +1,7 @@
 """Long-tailed sub-samples are the field's; held-out images are never trained on."""
 
 import math
+import os
 from fractions import Fraction
 
 import numpy as np
@@ -10,11 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from osdtw_models.evaluation import frequency_groups
 from osdtw_models.sources.digits import digits
 from osdtw_training.data import halves, hold_out, load_data, long_tail, profile
 
+# The protocol's sizes (LDAM-DRW): images in all and, for CIFAR-100, classes with many, medium and few of them.
+TOTALS = {
+    10: {10: 20431, 20: 17023, 50: 13996, 100: 12406, 200: 11203},
+    100: {10: 19573, 20: 15907, 50: 12608, 100: 10847, 200: 9502},
+}
+GROUPS = {10: (69, 31, 0), 20: (53, 47, 0), 50: (41, 41, 18), 100: (35, 35, 30), 200: (30, 31, 39)}
 CIFAR10 = [5000, 2997, 1796, 1077, 645, 387, 232, 139, 83, 50]
-CIFAR100_TOTALS = {10: 19573, 20: 15907, 50: 12608, 100: 10847, 200: 9502}
 
 
 def ldam_drw(labels, classes, factor, seed):
@@ -29,11 +36,44 @@ def ldam_drw(labels, classes, factor, seed):
     return chosen
 
 
-def test_the_profile_is_the_published_one():
+def groups(counts):
+    return tuple(len(classes) for classes in frequency_groups(counts).values())
+
+
+@pytest.mark.parametrize("factor", [10, 20, 50, 100, 200])
+@pytest.mark.parametrize("classes", [10, 100])
+def test_the_profile_is_the_published_one(classes, factor):
+    counts = profile(50_000 // classes, classes, factor)
+    assert sum(counts) == TOTALS[classes][factor]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] == 50_000 // classes
+    # Truncated by whole numbers: n is the largest with n ** (C - 1) * IF ** i <= n_max ** (C - 1).
+    last = classes - 1
+    for i, n in enumerate(counts):
+        assert n**last * factor**i <= counts[0] ** last < (n + 1) ** last * factor**i
+    if classes == 100:
+        assert groups(counts) == GROUPS[factor]
+
+
+def test_the_counts_that_papers_print():
     assert profile(5000, 10, 100) == CIFAR10
-    assert {factor: sum(profile(500, 100, factor)) for factor in CIFAR100_TOTALS} == CIFAR100_TOTALS
+    assert groups(CIFAR10) == (8, 2, 0)
     counts = profile(500, 100, 100)
-    assert (sum(n > 100 for n in counts), sum(20 <= n <= 100 for n in counts)) == (35, 35)
+    assert (counts[:4], counts[-3:]) == ([500, 477, 455, 434], [5, 5, 5])
+    assert min(profile(500, 100, 200)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("OSDTW_CIFAR100" not in os.environ, reason="OSDTW_CIFAR100 names no folder of CIFAR-100")
+@pytest.mark.parametrize("factor", [10, 50, 100, 200])
+def test_the_real_cifar_100_gives_the_protocols_sets(tiny, factor):
+    recipe = tiny(data="cifar100", data_dir=os.environ["OSDTW_CIFAR100"], img_size=32, imbalance_factor=factor)
+    data = load_data(recipe)
+    assert data.group_counts == profile(500, 100, factor)
+    assert sum(data.group_counts) == TOTALS[100][factor]
+    assert groups(data.group_counts) == GROUPS[factor]
+    assert data.test.counts() == [100] * 100
+    assert not set(data.train_indices) & set(data.holdout_indices)
 
 
 def test_the_profile_never_empties_a_class():

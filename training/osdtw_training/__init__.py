@@ -19,7 +19,7 @@ def train(
     """Train on a data set, as ``osdtw-train`` does.
 
     Args:
-        data: A folder of class folders, "cifar100" or "digits".
+        data: A folder of class folders, "cifar10", "cifar100" or "digits".
         output: Run folder; ``runs/`` and the name of the data by default.
         recipe: A TOML file, or the name of a packaged recipe.
         resume: Go on with the run that is in the folder.

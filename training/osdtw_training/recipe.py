@@ -55,9 +55,9 @@ class Recipe:
     """What training starts from: "none" (random values), "timm" (timm's weights of the backbone, fetched once), or a
     safetensors file of them."""
     data: str = "digits"
-    """"digits", "cifar100" or a folder of class folders."""
+    """"digits", "cifar10", "cifar100" or a folder of class folders."""
     data_dir: str | None = None
-    """For cifar100: folder of parquet files in the Hub's layout, or torchvision's folder; none = the Hub."""
+    """For CIFAR: folder of parquet files in the Hub's layout, or torchvision's folder; none = the Hub."""
     broken: Literal["leave_out", "error"] = "leave_out"
     """Image files that cannot be read: left out, named and counted; or an error. Nothing is put in their place."""
     imbalance_factor: float | None = None
