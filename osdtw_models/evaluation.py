@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from osdtw_models.image_set import normalise
+from osdtw_models.lazy_images import LazyImages
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
-from osdtw_models.photographs import Photographs
 
 MANY_ABOVE = 100
 FEW_BELOW = 20
@@ -59,12 +59,12 @@ def evaluate_logits(
 
 
 @torch.no_grad()
-def predict_images(model: OsdtwNet, images: Tensor | Photographs, batch_size: int = 100) -> Tensor:
+def predict_images(model: OsdtwNet, images: Tensor | LazyImages, batch_size: int = 100) -> Tensor:
     """Fused logits of raw images, normalised as the model's config says.
 
     Args:
         model: The network, in evaluation mode.
-        images: Pixels, shape (N, channels, H, W), uint8, or files that give such pixels.
+        images: Pixels, shape (N, channels, H, W), uint8, or what gives such pixels when it is indexed.
         batch_size: Images per pass.
 
     Returns:

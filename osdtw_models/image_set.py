@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from osdtw_models.lazy_images import LazyImages
 from osdtw_models.photographs import Photographs
-from osdtw_models.soundness import BrokenImage
+from osdtw_models.soundness import BrokenImage, Policy, sound_images
 
 
 @dataclass(frozen=True)
@@ -18,14 +20,14 @@ class ImageSet:
     """Labelled images.
 
     Args:
-        images: Pixels, shape (N, channels, H, W), uint8; or files that give such pixels when they are indexed.
+        images: Pixels, shape (N, channels, H, W), uint8; or what gives such pixels when it is indexed.
         labels: Class of each image, shape (N,), int64.
         class_names: Names of the C classes.
         names: Where each image comes from: a path inside the folder, or the index in its source.
         left_out: Broken images of the source that are not among them.
     """
 
-    images: Tensor | Photographs
+    images: Tensor | LazyImages
     labels: Tensor
     class_names: tuple[str, ...]
     names: tuple[str, ...]
@@ -38,7 +40,7 @@ class ImageSet:
         """The images at the given indices, in that order."""
         picked = torch.as_tensor(indices, dtype=torch.int64)
         names = tuple(self.names[i] for i in indices)
-        images = self.images.select(indices) if isinstance(self.images, Photographs) else self.images[picked]
+        images = self.images.select(indices) if isinstance(self.images, LazyImages) else self.images[picked]
         return ImageSet(images, self.labels[picked], self.class_names, names)
 
     def counts(self) -> list[int]:
@@ -47,10 +49,44 @@ class ImageSet:
 
     def digests(self) -> list[str]:
         """SHA-256 of each image's pixels (channels last), or of its file, as hex."""
-        if isinstance(self.images, Photographs):
+        if isinstance(self.images, LazyImages):
             return self.images.digests()
         pixels = self.images.permute(0, 2, 3, 1).contiguous().numpy()
         return [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
+
+
+def photograph_set(
+    root: Path,
+    found: Sequence[Path],
+    labels: Sequence[int],
+    class_names: Sequence[str],
+    img_size: int,
+    crop_pct: float,
+    interpolation: str,
+    lazy: bool,
+    broken: Policy,
+) -> ImageSet:
+    """Image files as an image set.
+
+    Args:
+        root: Folder of all files; images are named by their path below it.
+        found: The files.
+        labels: Class of each.
+        class_names: Names of the classes.
+        img_size: Side of the images in pixels.
+        crop_pct: See `osdtw_models.pixels.fit_image`.
+        interpolation: Likewise.
+        lazy: Leave the images in their files until they are used; each has been opened once all the same.
+        broken: See `osdtw_models.soundness.sound_images`.
+
+    Returns:
+        The images, in the order of the files.
+    """
+    kept, left_out = sound_images(found, [class_names[label] for label in labels], root, broken)
+    photographs = Photographs(tuple(found[i] for i in kept), img_size, crop_pct, interpolation)
+    names = tuple(str(file.relative_to(root)) for file in photographs.files)
+    images = photographs if lazy else photographs[:]
+    return ImageSet(images, torch.tensor([labels[i] for i in kept]), tuple(class_names), names, left_out)
 
 
 def canonical_order(images: ImageSet) -> tuple[ImageSet, list[str]]:

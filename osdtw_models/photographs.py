@@ -1,21 +1,20 @@
-"""Images that stay in their files until they are looked at: no memory is large enough for some data sets."""
+"""Images that stay in their files until they are looked at."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import torch
-from torch import Tensor
+from PIL import Image
 
-from osdtw_models.pixels import read_pixels
+from osdtw_models.lazy_images import LazyImages
+from osdtw_models.pixels import open_image
 
 
 @dataclass(frozen=True)
-class Photographs:
+class Photographs(LazyImages):
     """Image files, used like a tensor of pixels (N, 3, S, S): what is indexed is read.
 
     Args:
@@ -33,16 +32,9 @@ class Photographs:
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, picked: Tensor | slice) -> Tensor:
-        """Read some images: shape (B, 3, S, S), uint8."""
-        files = self.files[picked] if isinstance(picked, slice) else [self.files[i] for i in picked.tolist()]
-        pixels = [read_pixels(file, self.img_size, self.crop_pct, self.interpolation) for file in files]
-        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-
-    def split(self, batch_size: int) -> Iterator[Tensor]:
-        """All images in order, batch by batch."""
-        for start in range(0, len(self), batch_size):
-            yield self[start : start + batch_size]
+    def picture(self, place: int) -> Image.Image:
+        """One photograph, RGB."""
+        return open_image(self.files[place])
 
     def select(self, indices: Sequence[int]) -> Photographs:
         """The photographs at the given indices, in that order."""

@@ -82,15 +82,6 @@ def fit_image(image: Image.Image, img_size: int, crop_pct: float = 1.0, interpol
     return np.array(image.crop((left, top, left + img_size, top + img_size)))
 
 
-def read_pixels(file: Path, img_size: int, crop_pct: float = 1.0, interpolation: str = "bilinear") -> Pixels:
-    """Decode one image and fit it, see `open_image` and `fit_image`.
-
-    Returns:
-        Shape (img_size, img_size, 3), uint8.
-    """
-    return fit_image(open_image(file), img_size, crop_pct, interpolation)
-
-
 def _reason(file: Path, error: Exception) -> str:
     if not file.is_file():
         return "there is no such file"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
-from osdtw_models.image_set import ImageSet
-from osdtw_models.photographs import Photographs
+from osdtw_models.image_set import ImageSet, photograph_set
 from osdtw_models.pixels import IMAGE_SUFFIXES
-from osdtw_models.soundness import Policy, sound_images
+from osdtw_models.soundness import Policy
 
 
 def image_folder(
@@ -50,11 +47,7 @@ def image_folder(
             raise ValueError(f"Class folder {root / name} holds no image; add images to it or remove the folder.")
         found.extend(files)
         labels.extend([label] * len(files))
-    kept, left_out = sound_images(found, [class_names[label] for label in labels], root, broken)
-    photographs = Photographs(tuple(found[i] for i in kept), img_size, crop_pct, interpolation)
-    names = tuple(str(file.relative_to(root)) for file in photographs.files)
-    images = photographs if lazy else photographs[:]
-    return ImageSet(images, torch.tensor([labels[i] for i in kept]), tuple(class_names), names, left_out)
+    return photograph_set(root, found, labels, class_names, img_size, crop_pct, interpolation, lazy, broken)
 
 
 def split_folder(root: Path, split: str) -> Path:

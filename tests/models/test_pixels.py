@@ -5,7 +5,12 @@ import pytest
 from PIL import Image
 
 from osdtw_models import pixels
-from osdtw_models.pixels import IMAGE_FORMATS, read_pixels
+from osdtw_models.pixels import IMAGE_FORMATS, fit_image, open_image
+
+
+def read_pixels(file, side):
+    return fit_image(open_image(file), side)
+
 
 SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "BMP": ".bmp", "GIF": ".gif", "WEBP": ".webp", "TIFF": ".tif"}
 

@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from osdtw_models.image_set import ImageSet
-from osdtw_models.photographs import Photographs
-from osdtw_models.pixels import open_image
+from osdtw_models.lazy_images import LazyImages
 from osdtw_training.preparation import preparation
 from osdtw_training.recipe import Recipe
 
@@ -84,8 +83,8 @@ def augmented_batches(
 
 
 def _picture(images: ImageSet, place: int) -> Image.Image:
-    if isinstance(images.images, Photographs):
-        return open_image(images.images.files[place])
+    if isinstance(images.images, LazyImages):
+        return images.images.picture(place)
     return Image.fromarray(images.images[place].permute(1, 2, 0).numpy())
 
 
