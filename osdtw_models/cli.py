@@ -36,11 +36,12 @@ def _evaluate(argv: list[str]) -> None:
         EXAMPLES,
     )
     parser.add_argument("source", metavar="SOURCE", help="a released name, a run folder, or hf-hub:org/name")
-    parser.add_argument(
-        "--data", required=True, help="digits, cifar10, cifar100, or a folder with test/ (or val/) in it"
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="for CIFAR: parquet folder or torchvision's folder")
-    parser.add_argument("--split", default="test", choices=("test", "train"), help="which images (default: test)")
+    parser.add_argument("--data", required=True, help="a folder, a list (.txt, .csv) or a data set's name")
+    parser.add_argument("--data-dir", metavar="DIR", help="for CIFAR, lists and timm's names: the folder of the images")
+    parser.add_argument("--test-list", metavar="FILE", help="for lists: the test images")
+    parser.add_argument("--val-list", metavar="FILE", help="for lists: the validation images")
+    splits = ("test", "val", "train")
+    parser.add_argument("--split", default="test", choices=splits, help="which images of the data set (default: test)")
     parser.add_argument(
         "--prior",
         default="balanced",
@@ -67,11 +68,14 @@ def _evaluate(argv: list[str]) -> None:
     from osdtw_models.load import load_model
     from osdtw_models.prior import resolve_prior, under_prior
     from osdtw_models.soundness import named
+    from osdtw_models.sources.lists import Lists
 
     model = load_model(options.source)
     cfg = resolve_model_data_config(model)
+    labels = model.pretrained_cfg.get("label_names")
     fitting = (cfg["input_size"][-1], options.data_dir, cfg["crop_pct"], cfg["interpolation"])
-    images = read_images(options.data, options.split, *fitting, lazy=True, broken=options.broken)
+    known = {"broken": options.broken, "lists": Lists(options.test_list, options.val_list), "class_names": labels}
+    images = read_images(options.data, options.split, *fitting, lazy=True, **known)
     if images.left_out:
         print(f"{len(images.left_out)} broken images are left out: {named(images.left_out)}", file=sys.stderr)
     if len(images.class_names) != model.num_classes:
@@ -79,7 +83,6 @@ def _evaluate(argv: list[str]) -> None:
             f"{options.data} has {len(images.class_names)} classes but {options.source} knows {model.num_classes}; "
             "evaluate on the classes it was trained on."
         )
-    labels = model.pretrained_cfg.get("label_names")
     if labels and tuple(labels) != images.class_names:
         odd = next(pair for pair in zip(labels, images.class_names, strict=True) if pair[0] != pair[1])
         raise ValueError(

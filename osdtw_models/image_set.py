@@ -25,6 +25,7 @@ class ImageSet:
         class_names: Names of the C classes.
         names: Where each image comes from: a path inside the folder, or the index in its source.
         left_out: Broken images of the source that are not among them.
+        list_sha256: Digest of the published list that names the images, if one does.
     """
 
     images: Tensor | LazyImages
@@ -32,6 +33,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     names: tuple[str, ...]
     left_out: tuple[BrokenImage, ...] = ()
+    list_sha256: str | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,7 +43,7 @@ class ImageSet:
         picked = torch.as_tensor(indices, dtype=torch.int64)
         names = tuple(self.names[i] for i in indices)
         images = self.images.select(indices) if isinstance(self.images, LazyImages) else self.images[picked]
-        return ImageSet(images, self.labels[picked], self.class_names, names)
+        return ImageSet(images, self.labels[picked], self.class_names, names, list_sha256=self.list_sha256)
 
     def counts(self) -> list[int]:
         """Images per class, length C."""
@@ -65,6 +67,7 @@ def photograph_set(
     interpolation: str,
     lazy: bool,
     broken: Policy,
+    source: Path | None = None,
 ) -> ImageSet:
     """Image files as an image set.
 
@@ -78,15 +81,31 @@ def photograph_set(
         interpolation: Likewise.
         lazy: Leave the images in their files until they are used; each has been opened once all the same.
         broken: See `osdtw_models.soundness.sound_images`.
+        source: The list that names the files, if one does.
 
     Returns:
         The images, in the order of the files.
     """
-    kept, left_out = sound_images(found, [class_names[label] for label in labels], root, broken)
+    kept, left_out = sound_images(found, [class_names[label] for label in labels], source or root, broken, root)
     photographs = Photographs(tuple(found[i] for i in kept), img_size, crop_pct, interpolation)
     names = tuple(str(file.relative_to(root)) for file in photographs.files)
     images = photographs if lazy else photographs[:]
     return ImageSet(images, torch.tensor([labels[i] for i in kept]), tuple(class_names), names, left_out)
+
+
+def check_classes(images: ImageSet, source: str) -> None:
+    """Refuse training images that leave a class empty.
+
+    Args:
+        images: The images.
+        source: Where they come from, for the message.
+
+    Raises:
+        ValueError: If a class has no image.
+    """
+    for name, count in zip(images.class_names, images.counts(), strict=True):
+        if not count:
+            raise ValueError(f"{source} has no training image of class {name!r}; add some or leave the class out.")
 
 
 def canonical_order(images: ImageSet) -> tuple[ImageSet, list[str]]:

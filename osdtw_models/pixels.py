@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from pathlib import Path
 
@@ -47,6 +48,28 @@ def open_image(file: Path) -> Image.Image:
             return opened.convert("RGB")
     except Exception as error:  # decoders raise many kinds (EOFError, struct.error, ...); the verdict is the same
         raise BrokenImageError(file, _reason(file, error)) from error
+
+
+def decode_image(content: bytes, name: str) -> Image.Image:
+    """The same as `open_image` of a file's content, where it lies in no file of its own.
+
+    Args:
+        content: What the file would hold.
+        name: What the image is called.
+
+    Returns:
+        The image, RGB.
+
+    Raises:
+        ValueError: If it is not a readable image of an allowed format and size.
+    """
+    try:
+        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as opened:
+            _check_head(opened)
+            return opened.convert("RGB")
+    except Exception as error:  # see above
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
+        raise ValueError(f"Cannot read the image {name} ({reason}); mend it or leave it out.") from error
 
 
 def _check_head(image: Image.Image) -> None:

@@ -49,7 +49,7 @@ class BrokenImage:
 
 
 def sound_images(
-    files: Sequence[Path], classes: Sequence[str], source: Path, policy: Policy
+    files: Sequence[Path], classes: Sequence[str], source: Path, policy: Policy, root: Path | None = None
 ) -> tuple[list[int], tuple[BrokenImage, ...]]:
     """Open every file, and say which can be used.
 
@@ -58,6 +58,7 @@ def sound_images(
         classes: Class name of each.
         source: The folder, or the list, that they come from.
         policy: "error": a broken file is an error; "leave_out": it is left out.
+        root: The folder below which files are named, where that is not the source.
 
     Returns:
         Places of the sound files, in order; and the broken ones.
@@ -66,7 +67,8 @@ def sound_images(
         ValueError: If a file is broken and the policy says so, or a class has no sound file.
     """
     reasons = find_broken(files, source)
-    broken = {i: BrokenImage(_name(f, source), classes[i], reasons[f]) for i, f in enumerate(files) if f in reasons}
+    names = {f: _name(f, root or source) for f in reasons}
+    broken = {i: BrokenImage(names[f], classes[i], reasons[f]) for i, f in enumerate(files) if f in reasons}
     if broken and policy == "error":
         raise ValueError(
             f"Cannot read {len(broken)} of {len(files)} images under {source}: {named(list(broken.values()))}; mend or "

@@ -51,13 +51,12 @@ def _parser() -> Parser:
         metavar="SOURCE",
         help=f"an .onnx file, a model name, a run folder, or hf-hub:org/name (default: {DEFAULT_SOURCE})",
     )
-    add(
-        "--data",
-        metavar="NAME",
-        help="instead of files a data set: digits, cifar10, cifar100, or a folder with test/ in it",
-    )
-    add("--data-dir", metavar="DIR", help="for CIFAR: parquet folder or torchvision's folder")
-    add("--split", default="test", choices=("test", "train"), help="which images of --data (default: test)")
+    add("--data", metavar="NAME", help="instead of files a data set: a folder, a list (.txt, .csv) or a name")
+    add("--data-dir", metavar="DIR", help="for CIFAR, lists and timm's names: the folder of the images")
+    add("--test-list", metavar="FILE", help="for lists: the test images")
+    add("--val-list", metavar="FILE", help="for lists: the validation images")
+    splits = ("test", "val", "train")
+    add("--split", default="test", choices=splits, help="which images of --data (default: test)")
     add(
         "--prior",
         default="balanced",
@@ -111,6 +110,7 @@ def _classified(predictor: Predictor, options: argparse.Namespace) -> Iterator[t
     """Predictions, the true label where there is one, and the number of images in all."""
     from osdtw_models.datasets import read_images
     from osdtw_models.predict import image_files
+    from osdtw_models.sources.lists import Lists
 
     if not options.data:
         files = image_files(options.paths)
@@ -119,7 +119,8 @@ def _classified(predictor: Predictor, options: argparse.Namespace) -> Iterator[t
         return
     known = predictor.classifier
     fitting = (known.input_size[-1], options.data_dir, known.crop_pct, known.interpolation)
-    images = read_images(options.data, options.split, *fitting, lazy=True)
+    lists = Lists(options.test_list, options.val_list)
+    images = read_images(options.data, options.split, *fitting, lazy=True, lists=lists, class_names=known.label_names)
     labels, start = images.labels.tolist(), 0
     for batch in images.images.split(predictor.batch_size):
         names = images.names[start : start + len(batch)]

@@ -51,19 +51,27 @@ def image_folder(
 
 
 def split_folder(root: Path, split: str) -> Path:
-    """The folder of a split: ``root/train`` and ``root/test`` (or ``val``) where they exist, else ``root``.
+    """The folder of a split: ``root/train``, ``root/val`` and ``root/test`` where they exist, else ``root``.
 
     Returns:
-        The folder that holds the class folders.
+        The folder that holds the class folders; ``val/`` stands in for a missing ``test/``.
 
     Raises:
-        FileNotFoundError: If the folder, or the test images of a folder with ``train/``, do not exist.
+        FileNotFoundError: If the folder, or the wanted images of a folder with ``train/``, do not exist.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"No folder {root}; give 'digits', 'cifar10', 'cifar100' or a folder of class folders.")
+        raise FileNotFoundError(f"No folder {root}; give a folder of class folders, a list file or a data set's name.")
     if not (root / "train").is_dir():
         return root
-    for name in ("train",) if split == "train" else ("test", "val"):
+    for name in ("test", "val") if split == "test" else (split,):
         if (root / name).is_dir():
             return root / name
-    raise FileNotFoundError(f"{root} has train/ but neither test/ nor val/; add one, or give {root / 'train'} itself.")
+    wanted = "neither test/ nor val/" if split == "test" else f"no {split}/"
+    raise FileNotFoundError(f"{root} has train/ but {wanted}; add one, or give {root / 'train'} itself.")
+
+
+def has_folder(root: Path, split: str) -> bool:
+    """Whether a folder has validation images beside test images, or is divided into training and test images."""
+    if split == "val":
+        return all((root / name).is_dir() for name in ("train", "val", "test"))
+    return (root / "train").is_dir()

@@ -74,7 +74,8 @@ def test_an_empty_group_is_still_json(tmp_path, capsys):
     ("options", "said"),
     [
         ("run", "the following arguments are required: --data"),
-        ("run --data digits --split val", "invalid choice: 'val'"),
+        ("run --data digits --split holdout", "invalid choice: 'holdout'"),
+        ("run --data digits --split val", "digits has no validation images"),
         ("run --data digits --batch-size 0", "--batch-size is 0; it must be at least 1"),
         ("run --data digits --batch-size many", "invalid int value"),
         ("none --data digits", "There is no folder 'none'"),

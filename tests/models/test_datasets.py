@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from osdtw_models.datasets import has_test_split, read_images
+from osdtw_models.datasets import has_split, read_images
 from osdtw_models.image_set import ImageSet, canonical_order, resize
 from osdtw_models.sources.digits import digits
 from osdtw_models.sources.folders import image_folder
@@ -39,14 +39,14 @@ def test_a_folder_is_read_in_alphabetical_order(folder):
 
 
 def test_splits_are_found_by_name(folder):
-    assert has_test_split(str(folder))
+    assert has_split(str(folder), "test")
     assert len(read_images(str(folder), "test", 8)) == 2  # val/ stands in for test/
     (folder / "val").rename(folder / "test")
     assert len(read_images(str(folder), "test", 8)) == 2
 
 
 def test_a_plain_folder_has_no_split(folder):
-    assert not has_test_split(str(folder / "train"))
+    assert not has_split(str(folder / "train"), "test")
     assert len(read_images(str(folder / "train"), "train", 8)) == 5
 
 
@@ -59,8 +59,8 @@ def test_train_without_test_images_is_refused(folder):
 def test_a_missing_folder_and_an_unknown_split_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"No folder .*birds"):
         read_images(str(tmp_path / "birds"), "train")
-    with pytest.raises(ValueError, match="Unknown split 'val'"):
-        read_images("digits", "val")
+    with pytest.raises(ValueError, match="Unknown split 'holdout'"):
+        read_images("digits", "holdout")
 
 
 def test_an_empty_class_folder_is_named(folder):

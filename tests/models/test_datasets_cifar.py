@@ -14,7 +14,7 @@ from PIL import Image
 from pyarrow import parquet
 
 from osdtw_models import datasets
-from osdtw_models.datasets import has_test_split, read_images
+from osdtw_models.datasets import has_split, read_images
 from osdtw_models.sources import cifar_images
 from osdtw_models.sources.cifar_images import CIFAR10, CIFAR100
 
@@ -109,7 +109,8 @@ def test_all_sources_give_the_same_images_at_the_same_index(fake, tmp_path, monk
     found = [label_of[image.tobytes()] for image in local.images.permute(0, 2, 3, 1).contiguous().numpy()]
     assert found == local.labels.tolist()
     assert len(set(local.digests())) == IMAGES
-    assert has_test_split(name)
+    assert has_split(name, "test")
+    assert not has_split(name, "val")
 
 
 def test_pixels_that_are_not_those_of_cifar_100_are_refused(fake, tmp_path):

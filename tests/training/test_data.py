@@ -170,3 +170,38 @@ def test_halves_are_disjoint_and_even_in_every_class(counts, seed):
     each = [labels[half].bincount(minlength=len(counts)) for half in (first, second)]
     assert (each[0] - each[1]).abs().max() <= 1
     assert halves(labels, seed) == (first, second)
+
+
+def test_validation_images_are_held_out_and_every_training_image_is_trained_on(tiny, tmp_path):
+    for split, classes in {
+        "train": {"cat": 5, "dog": 2},
+        "val": {"cat": 2, "dog": 2},
+        "test": {"cat": 1, "dog": 1},
+    }.items():
+        folder_of(tmp_path / split, classes)
+    data = load_data(tiny(data=str(tmp_path), imbalance_factor=None, holdout=0.5))
+    assert data.validation
+    assert (data.counts, data.group_counts, data.holdout.counts(), len(data.test)) == ([5, 2], [5, 2], [2, 2], 2)
+    assert (data.train_indices, data.holdout_indices) == (list(range(7)), list(range(4)))
+    without = load_data(tiny(data=str(tmp_path), imbalance_factor=None, holdout=0))
+    assert (without.counts, len(without.holdout), without.validation) == ([5, 2], 0, False)
+
+
+def test_the_long_tail_of_a_list_keeps_its_own_validation_list(tiny, tmp_path):
+    folder_of(tmp_path, {"cat": 4, "dog": 4})
+    for split, last in {"train": 4, "val": 1}.items():
+        lines = [f"{name}/{i}.png,{name}" for name in ("dog", "cat") for i in range(last)]
+        (tmp_path / f"{split}.csv").write_text("\n".join(lines))
+    lists = {"data": str(tmp_path / "train.csv"), "val_list": str(tmp_path / "val.csv")}
+    data = load_data(tiny(**lists, imbalance_factor=4, crop="resized"))
+    assert (data.counts, data.holdout.counts(), data.test) == ([4, 1], [1, 1], None)
+    assert data.train.class_names == ("cat", "dog")
+
+
+def test_what_the_test_list_does_not_know_is_refused(tiny, tmp_path):
+    folder_of(tmp_path, {"cat": 2, "dog": 1})
+    (tmp_path / "train.csv").write_text("cat/0.png,cat\ndog/0.png,dog\n")
+    (tmp_path / "test.csv").write_text("cat/1.png,cow\n")
+    lists = {"data": str(tmp_path / "train.csv"), "test_list": str(tmp_path / "test.csv")}
+    with pytest.raises(ValueError, match=r"test\.csv, line 1 has the class 'cow'"):
+        load_data(tiny(**lists, imbalance_factor=None))

@@ -19,7 +19,7 @@ def train(
     """Train on a data set, as ``osdtw-train`` does.
 
     Args:
-        data: A folder of class folders, "cifar10", "cifar100" or "digits".
+        data: A folder of class folders, a list file, or a data set's name; see `osdtw_models.datasets.read_images`.
         output: Run folder; ``runs/`` and the name of the data by default.
         recipe: A TOML file, or the name of a packaged recipe.
         resume: Go on with the run that is in the folder.
@@ -28,8 +28,9 @@ def train(
     Returns:
         The run: its folder, the network and the content of ``results.json``.
     """
+    from osdtw_models.datasets import short_name
     from osdtw_training.pipeline import run_recipe
     from osdtw_training.recipe import changed, read_recipe
 
     wanted = changed(read_recipe(recipe), {**fields, "data": str(data)})
-    return run_recipe(wanted, output or Path("runs") / Path(data).resolve().name, resume)
+    return run_recipe(wanted, output or Path("runs") / short_name(str(data)), resume)

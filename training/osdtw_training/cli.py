@@ -86,9 +86,10 @@ def _train(argv: list[str]) -> None:
         args=rest,
     )
 
+    from osdtw_models.datasets import short_name
     from osdtw_training.pipeline import run_recipe
 
-    named = options.recipe.name if name else Path(options.recipe.data).resolve().name
+    named = options.recipe.name if name else short_name(options.recipe.data)
     folder = options.output or Path("runs") / named
     result = run_recipe(options.recipe, folder, options.resume)
     split = "test" if "test" in result.results else "holdout"

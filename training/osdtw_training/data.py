@@ -16,9 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from osdtw_models.datasets import has_test_split, read_images
+from osdtw_models.datasets import has_split, read_images
 from osdtw_models.image_set import ImageSet, normalise
 from osdtw_models.soundness import BrokenImage
+from osdtw_models.sources.lists import Lists
 from osdtw_training.photo_batches import augmented_batches
 from osdtw_training.preparation import preparation
 from osdtw_training.recipe import Recipe
@@ -30,11 +31,12 @@ class LongTailedData:
 
     Args:
         train: What every method trains on.
-        holdout: Training images kept for decisions; never trained on.
+        holdout: Images kept for decisions, never trained on: part of the training set, or validation images.
         test: The whole balanced test set, or None where the data set has none.
         train_indices: Index of each training image in its source.
         holdout_indices: Index of each held-out image in its source.
-        left_out: Broken images of the training and the test source, by "train" and "test".
+        left_out: Broken images of the training, the test and the validation source, by "train", "test" and "val".
+        validation: Whether the held-out images are validation images of their own, no part of the training set.
     """
 
     train: ImageSet
@@ -43,6 +45,7 @@ class LongTailedData:
     train_indices: list[int]
     holdout_indices: list[int]
     left_out: dict[str, tuple[BrokenImage, ...]] = field(default_factory=dict)
+    validation: bool = False
 
     @property
     def counts(self) -> list[int]:
@@ -51,7 +54,9 @@ class LongTailedData:
 
     @property
     def group_counts(self) -> list[int]:
-        """Images per class of the long-tailed set, held-out ones included: decides many, medium and few."""
+        """Images per class of the long-tailed set, those held out of it included: decides many, medium and few."""
+        if self.validation:
+            return self.counts
         return [a + b for a, b in zip(self.train.counts(), self.holdout.counts(), strict=True)]
 
 
@@ -67,7 +72,7 @@ def load_data(recipe: Recipe) -> LongTailedData:
     Raises:
         ValueError: If a class has no image or the data cannot be read.
     """
-    wanted = preparation(recipe)
+    wanted, lists = preparation(recipe), Lists(recipe.test_list, recipe.val_list, recipe.class_names)
     fitting = (
         wanted.img_size,
         recipe.data_dir,
@@ -75,6 +80,7 @@ def load_data(recipe: Recipe) -> LongTailedData:
         wanted.interpolation,
         recipe.crop == "resized",
         recipe.broken,
+        lists,
     )
     source = read_images(recipe.data, "train", *fitting)
     labels = source.labels.numpy()
@@ -82,15 +88,20 @@ def load_data(recipe: Recipe) -> LongTailedData:
     if recipe.imbalance_factor is not None:
         n_max = min(source.counts())
         chosen = long_tail(labels, profile(n_max, len(source.class_names), recipe.imbalance_factor), recipe.seed)
-    train, holdout = hold_out(labels, chosen, recipe.holdout, recipe.seed, recipe.holdout_least)
-    test = None
-    if has_test_split(recipe.data):
-        test = read_images(recipe.data, "test", *fitting)
-        if test.class_names != source.class_names:
-            odd = sorted(set(test.class_names) ^ set(source.class_names))
-            raise ValueError(f"Class {odd[0]!r} is in only one of the training and the test folder; add or remove it.")
-    left_out = {"train": source.left_out, "test": test.left_out if test is not None else ()}
-    return LongTailedData(source.subset(train), source.subset(holdout), test, train, holdout, left_out)
+    other: dict[str, ImageSet] = {}
+    for split in ("test", "val") if recipe.holdout else ("test",):
+        if has_split(recipe.data, split, recipe.data_dir, lists):
+            other[split] = read_images(recipe.data, split, *fitting, class_names=source.class_names)
+            odd = sorted(set(other[split].class_names) ^ set(source.class_names))
+            if odd:
+                raise ValueError(f"Class {odd[0]!r} is in only one of train and {split}; add or remove it.")
+    test, left_out = other.get("test"), {"train": source.left_out, "test": ()}
+    left_out |= {split: images.left_out for split, images in other.items()}
+    if "val" in other:
+        train, held = sorted(chosen), list(range(len(other["val"])))
+        return LongTailedData(source.subset(train), other["val"], test, train, held, left_out, validation=True)
+    train, held = hold_out(labels, chosen, recipe.holdout, recipe.seed, recipe.holdout_least)
+    return LongTailedData(source.subset(train), source.subset(held), test, train, held, left_out)
 
 
 def profile(n_max: int, num_classes: int, imbalance_factor: float) -> list[int]:

@@ -128,7 +128,8 @@ def announce(recipe: Recipe, data: LongTailedData, partition: ClassPartition) ->
     counts = data.counts
     shown = ", ".join(map(str, counts if len(counts) <= 12 else [*counts[:5], "...", *counts[-5:]]))
     print(f"Data: {recipe.data}, {len(data.train)} training images in {len(counts)} classes ({shown})")
-    print(f"  imbalance factor {max(counts) / min(counts):.4g}, {len(data.holdout)} images held out", end="")
+    held = "validation images" if data.validation else "images held out"
+    print(f"  imbalance factor {max(counts) / min(counts):.4g}, {len(data.holdout)} {held}", end="")
     print(f", {len(data.test)} test images" if data.test else ", no test images: results are on the held-out part")
     for split, broken in data.left_out.items():
         if broken:
@@ -272,13 +273,19 @@ def _same_recipe(run: Run, recipe: Recipe) -> None:
 
 def _write_images(recipe: Recipe, run: Run, data: LongTailedData) -> None:
     def listed(images: ImageSet, indices: list[int]) -> list[dict[str, Any]]:
-        rows = zip(indices, images.labels.tolist(), images.names, images.digests(), strict=True)
-        return [{"index": i, "label": y, "name": name, "sha256": digest} for i, y, name, digest in rows]
+        rows = [
+            {"index": i, "label": y, "name": name}
+            for i, y, name in zip(indices, images.labels.tolist(), images.names, strict=True)
+        ]
+        if images.list_sha256 is not None:  # the list says which images these are; reading them all takes hours
+            return rows
+        return [{**row, "sha256": digest} for row, digest in zip(rows, images.digests(), strict=True)]
 
     values = {
         "counts": data.group_counts,
         "training_counts": data.counts,
         "class_names": list(data.train.class_names),
+        "list_sha256": {"train": data.train.list_sha256, "holdout": data.holdout.list_sha256},
         "class_weights": _class_weights(recipe, data),
         "train": listed(data.train, data.train_indices),
         "holdout": listed(data.holdout, data.holdout_indices),

@@ -55,15 +55,24 @@ class Recipe:
     """What training starts from: "none" (random values), "timm" (timm's weights of the backbone, fetched once), or a
     safetensors file of them."""
     data: str = "digits"
-    """"digits", "cifar10", "cifar100" or a folder of class folders."""
+    """"digits", "cifar10", "cifar100", "imagenet_lt", "places_lt", "inaturalist2018", a list of training images (.txt,
+    .csv), a name that timm knows ("torch/...", "hfds/...") or a folder of class folders."""
     data_dir: str | None = None
-    """For CIFAR: folder of parquet files in the Hub's layout, or torchvision's folder; none = the Hub."""
+    """For CIFAR: folder of parquet files in the Hub's layout, or torchvision's folder; none = the Hub. For lists: the
+    folder that their paths start from; none = the list's own. For timm's names: what timm calls root."""
+    test_list: str | None = None
+    """List of test images, where data is a list."""
+    val_list: str | None = None
+    """List of validation images, where data is a list: they are held out, and all training images trained on."""
+    class_names: str | None = None
+    """File with the name of one class a line, for lists that have numbers only."""
     broken: Literal["leave_out", "error"] = "leave_out"
     """Image files that cannot be read: left out, named and counted; or an error. Nothing is put in their place."""
     imbalance_factor: float | None = None
     """Largest over smallest class after sub-sampling by the protocol's profile; none = take the data as it is."""
     holdout: float = 0.05
-    """Part of each class's training images kept for decisions (rounded down: tiny classes keep all)."""
+    """Part of each class's training images kept for decisions (rounded down: tiny classes keep all). Where the data
+    have validation images beside test images, those are kept instead; 0 = none."""
     holdout_least: int = 0
     """Images kept of every class that has more, however small the part: 1 puts every class that can on both sides."""
     img_size: int | None = None
