@@ -14,6 +14,8 @@ examples:
   osdtw-eval osdtw_resnet32 --data cifar100                          the released weights, data from the Hub
   osdtw-eval osdtw_resnet32 --data cifar100 --data-dir ~/cifar100    data from a folder of parquet files
   osdtw-eval runs/birds --data birds                                 your own run on birds/test or birds/val
+  osdtw-eval runs/birds --data test.csv --data-dir birds             on a list of images below birds
+  osdtw-eval runs/x --data imagenet_lt --data-dir ~/imagenet         on a published list that lies in the folder
 """
 
 

@@ -22,6 +22,7 @@ examples:
   osdtw-predict --model birds.onnx --json a.jpg          an exported file, machine-readable
   osdtw-predict --model runs/birds --prior training a.jpg      where rare classes are as rare as in training
   osdtw-predict --data cifar100 -o seen.parquet          a whole test set, true labels beside the predictions
+  osdtw-predict --model runs/birds --data test.csv --data-dir birds    a list of images below birds, likewise
 """
 
 

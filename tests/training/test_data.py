@@ -205,3 +205,16 @@ def test_what_the_test_list_does_not_know_is_refused(tiny, tmp_path):
     lists = {"data": str(tmp_path / "train.csv"), "test_list": str(tmp_path / "test.csv")}
     with pytest.raises(ValueError, match=r"test\.csv, line 1 has the class 'cow'"):
         load_data(tiny(**lists, imbalance_factor=None))
+
+
+@pytest.mark.parametrize("crop", ["padded", "resized"])
+def test_a_data_set_that_timm_names_is_made_long_tailed_like_any_other(tiny, tmp_path, crop):
+    folder_of(tmp_path / "train", {"cat": 8, "cow": 8, "dog": 8})
+    folder_of(tmp_path / "test", {"cat": 1, "cow": 1, "dog": 1})
+    given = {"imbalance_factor": 4, "holdout": 0.25, "crop": crop}
+    named = load_data(tiny(data="torch/image_folder", data_dir=str(tmp_path), **given))
+    own = load_data(tiny(data=str(tmp_path), **given))
+    assert named.group_counts == [8, 4, 2]
+    assert (named.train_indices, named.holdout_indices) == (own.train_indices, own.holdout_indices)
+    assert (named.train.digests(), named.train.names) == (own.train.digests(), own.train.names)
+    assert torch.equal(named.test.images[:], own.test.images[:])

@@ -41,7 +41,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
             is_training=True,
             scale=recipe.crop_scale,
             hflip=0.5 if recipe.flip else 0.0,
-            color_jitter=0.0,
+            color_jitter=recipe.color_jitter,
             interpolation=wanted.interpolation,
             mean=wanted.mean,
             std=wanted.std,

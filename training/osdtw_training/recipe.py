@@ -88,6 +88,8 @@ class Recipe:
     """Padding of "padded" crops, in pixels."""
     crop_scale: tuple[float, float] = (0.08, 1.0)
     """Smallest and largest part of a photograph that a "resized" crop takes."""
+    color_jitter: float = 0.0
+    """How far brightness, contrast and saturation of a photograph are changed at most, each way; 0 = not at all."""
     flip: bool = True
     """Random horizontal flips."""
     cutout: int = 0
@@ -168,6 +170,8 @@ class Recipe:
                 raise ValueError(f"{name} is {value}; it must be at least {bound}.")
         if (self.std is not None and min(self.std) <= 0) or self.none_clip <= 0:
             raise ValueError(f"std {self.std} and none_clip {self.none_clip} must be positive.")
+        if not 0 <= self.color_jitter <= 1 or (self.color_jitter and self.crop != "resized"):
+            raise ValueError(f'color_jitter is {self.color_jitter}; give 0 to 1, above 0 only with crop = "resized".')
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError(f"crop_scale is {list(self.crop_scale)}; give two rising parts of the image, 0 to 1.")
         if self.head_threshold is not None and self.num_tasks != 2:
