@@ -15,6 +15,7 @@ from osdtw_models.sources.cifar_images import CIFAR10, CIFAR100, cifar
 from osdtw_models.sources.digits import digits
 from osdtw_models.sources.folders import has_folder, image_folder, split_folder
 from osdtw_models.sources.lists import Lists, is_list, list_file, read_list
+from osdtw_models.sources.published import SETS
 from osdtw_models.sources.timm_names import has_timm_test, is_timm_name, read_timm
 
 SPLITS = ("train", "val", "test")
@@ -74,6 +75,11 @@ def read_images(
         return read_list(data, split, data_dir, lists, class_names, *fit)
     if is_timm_name(data, data_dir):
         return read_timm(data, split, data_dir, class_names, *fit)
+    if not Path(data).is_dir():
+        named = ", ".join(("digits", *CIFAR, *SETS))
+        raise FileNotFoundError(
+            f"No folder {data}; give a folder of class folders, a list (.txt, .csv), a name of timm's, or {named}."
+        )
     return image_folder(split_folder(Path(data), split), *fit)
 
 

@@ -57,10 +57,8 @@ def split_folder(root: Path, split: str) -> Path:
         The folder that holds the class folders; ``val/`` stands in for a missing ``test/``.
 
     Raises:
-        FileNotFoundError: If the folder, or the wanted images of a folder with ``train/``, do not exist.
+        FileNotFoundError: If the wanted images of a folder with ``train/`` do not exist.
     """
-    if not root.is_dir():
-        raise FileNotFoundError(f"No folder {root}; give a folder of class folders, a list file or a data set's name.")
     if not (root / "train").is_dir():
         return root
     for name in ("test", "val") if split == "test" else (split,):

@@ -1,6 +1,7 @@
 """Readers of images: an image that cannot be read is an error that names it, never something in its place."""
 
 import hashlib
+import shutil
 
 import pytest
 import torch
@@ -45,6 +46,17 @@ def test_splits_are_found_by_name(folder):
     assert len(read_images(str(folder), "test", 8)) == 2
 
 
+def test_validation_images_are_their_own_only_beside_test_images(folder):
+    assert not has_split(str(folder), "val")
+    (folder / "val").rename(folder / "test")
+    with pytest.raises(FileNotFoundError, match="has train/ but no val/"):
+        read_images(str(folder), "val", 8)
+    shutil.copytree(folder / "train", folder / "val")
+    assert has_split(str(folder), "val")
+    assert len(read_images(str(folder), "val", 8)) == 5
+    assert len(read_images(str(folder), "test", 8)) == 2
+
+
 def test_a_plain_folder_has_no_split(folder):
     assert not has_split(str(folder / "train"), "test")
     assert len(read_images(str(folder / "train"), "train", 8)) == 5
@@ -57,7 +69,7 @@ def test_train_without_test_images_is_refused(folder):
 
 
 def test_a_missing_folder_and_an_unknown_split_are_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"No folder .*birds"):
+    with pytest.raises(FileNotFoundError, match=r"No folder .*birds; .* imagenet_lt"):
         read_images(str(tmp_path / "birds"), "train")
     with pytest.raises(ValueError, match="Unknown split 'holdout'"):
         read_images("digits", "holdout")
