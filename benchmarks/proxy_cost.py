@@ -24,11 +24,11 @@ from osdtw_models.files import write_text
 from osdtw_models.network import OsdtwNet
 from osdtw_training import fisher, planning, sampling, stages, store
 from osdtw_training.data import load_data
-from osdtw_training.engine import autocast
 from osdtw_training.networks import new_network
 from osdtw_training.provenance import processor
 from osdtw_training.recipe import read_recipe
 from osdtw_training.runs import Run
+from osdtw_training.steps import autocast
 
 RESULTS = Path(__file__).parent / "studies" / "proxy_cost.json"
 STRUCTURES = ("refit", "diagonal", "ekfac")

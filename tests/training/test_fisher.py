@@ -30,7 +30,7 @@ PARTITIONS = [ClassPartition(((1, 0), (2, 3))), ClassPartition(((3,), (0, 1), (2
 def drawn(monkeypatch):
     """What the statistics draw, in order: the class for all tasks, then per task its own label and the balanced one."""
     kept, draw = [], observer.draw
-    monkeypatch.setattr(observer, "draw", lambda logits, generator: kept.append(draw(logits, generator)) or kept[-1])
+    monkeypatch.setattr(observer, "draw", lambda logits, uniform: kept.append(draw(logits, uniform)) or kept[-1])
     return kept
 
 
@@ -205,7 +205,7 @@ def test_replicates_lie_in_the_coordinates_of_the_tasks(problem):
 
 def test_labels_are_drawn_from_the_softmax():
     logits = torch.tensor([0.0, 1.0, -2.0])
-    drawn = observer.draw(logits.expand(20_000, 3), torch.Generator().manual_seed(0))
+    drawn = observer.draw(logits.expand(20_000, 3), torch.rand(20_000, generator=torch.Generator().manual_seed(0)))
     for label, p in enumerate(logits.softmax(0).tolist()):
         assert abs((drawn == label).double().mean() - p) < 4 * math.sqrt(p * (1 - p) / 20_000)
 

@@ -89,11 +89,14 @@ def _train(argv: list[str]) -> None:
     )
 
     from osdtw_models.datasets import short_name
+    from osdtw_training import distributed
     from osdtw_training.pipeline import run_recipe
 
     named = options.recipe.name if name else short_name(options.recipe.data)
     folder = options.output or Path("runs") / named
     result = run_recipe(options.recipe, folder, options.resume)
+    if not distributed.first():
+        return
     split = "test" if "test" in result.results else "holdout"
     figures = {k: v for k, v in result.results.get(split, {}).items() if isinstance(v, float)}
     print(f"On the {split} images: " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items()))

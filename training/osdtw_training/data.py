@@ -20,6 +20,7 @@ from osdtw_models.datasets import has_split, read_images
 from osdtw_models.image_set import ImageSet, normalise
 from osdtw_models.soundness import BrokenImage
 from osdtw_models.sources.lists import Lists
+from osdtw_training import distributed
 from osdtw_training.photo_batches import augmented_batches
 from osdtw_training.preparation import preparation
 from osdtw_training.recipe import Recipe
@@ -203,7 +204,7 @@ class Batches:
     recipe: Recipe
 
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Shuffled, augmented batches of one epoch.
+        """Shuffled, augmented batches of one epoch: this process's part of each micro-batch.
 
         Args:
             epoch: Number of the epoch in the whole run; decides order and augmentation.
@@ -213,7 +214,9 @@ class Batches:
             the others is left out, unless it is the only one.
         """
         order = self._order(np.random.default_rng([self.recipe.seed, epoch, 0]))
-        batches = [order[i : i + self.batch_size] for i in range(0, self.steps * self.batch_size, self.batch_size)]
+        whole = order[: self.steps * self.batch_size].reshape(self.steps, self.batch_size)
+        micro = [part for batch in whole for part in np.array_split(batch, self.recipe.accumulate)]
+        batches = [part[distributed.share(len(part))] for part in micro]
         if self.recipe.crop == "resized":
             for images, labels in augmented_batches(
                 self.images, self.indices, self.recipe, epoch, [b.tolist() for b in batches]

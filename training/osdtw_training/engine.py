@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from itertools import islice
 
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
+from osdtw_training import distributed
 from osdtw_training.data import Batches
 from osdtw_training.recipe import Recipe
 from osdtw_training.recipe_tables import Schedule
 from osdtw_training.runs import Run, pack_state, unpack_state
 from osdtw_training.selection import LAST, LastEpoch
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+from osdtw_training.steps import Loss, Stepper, training_ways
 
 
 def fit(
@@ -41,7 +41,8 @@ def fit(
         stage: Name of the stage: of its checkpoint, its metrics and its progress bar.
         network: The network; all of it is saved.
         trained: The parts of it to train; the rest stays in evaluation mode and unchanged.
-        loss: From normalised images (B, C, H, W) and labels (B,) to a scalar.
+        loss: From normalised images (B, C, H, W) and labels (B,) to a scalar: a mean over the images, or, where it is
+            not, the loss of `distributed.gathered` rows.
         batches: Training images.
         schedule: Epochs and learning rates.
         recipe: Optimiser settings.
@@ -55,7 +56,7 @@ def fit(
     """
     parts = nn.ModuleList(trained)
     optimizer = create_optimizer_v2(
-        parts, opt="sgd", lr=schedule.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
+        parts, opt=recipe.optimizer, lr=schedule.lr, weight_decay=recipe.weight_decay, momentum=recipe.momentum
     )
     steps = batches.steps
     rise = round(schedule.rise_epochs * steps)
@@ -67,7 +68,9 @@ def fit(
         warmup_lr_init=schedule.lr / max(rise, 1),
         t_in_epochs=False,
     )
-    done = restore(stage, network, run, optimizer, selection)
+    distributed.take_from_first(network.state_dict().values())
+    stepper = Stepper(parts, optimizer, recipe)
+    done = restore(stage, network, run, optimizer, stepper, selection)
     run.forget(stage, done)
     for epoch in range(done, schedule.epochs):
         started = time.perf_counter()
@@ -75,19 +78,16 @@ def fit(
             before_epoch(epoch)
         network.eval()
         parts.train()
-        total = torch.zeros((), dtype=torch.float64)
         title = f"{stage} {epoch + 1}/{schedule.epochs}"
         # disable=None: no bar where nobody watches (a log file, CI); the line per epoch is always printed.
-        bar = tqdm(batches.epoch(first_epoch + epoch), title, steps, leave=False, disable=None)
-        for step, (images, labels) in enumerate(bar):
-            scheduler.step_update(epoch * steps + step)
-            with autocast(recipe):
-                value = loss(images, labels)
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            total += value.detach().double().cpu()
-        mean = total.item() / steps
+        bar = tqdm(range(steps), title, leave=False, disable=None if distributed.first() else True)
+        shown, values = batches.epoch(first_epoch + epoch), []
+        with training_ways(network, recipe):
+            for step in bar:
+                scheduler.step_update(epoch * steps + step)
+                values.append(stepper.step(loss, islice(shown, recipe.accumulate), batches.batch_size))
+        # Losses stay where they are until the epoch is over: to look at one makes a GPU wait.
+        mean = distributed.summed(torch.stack(values).cpu().double().mean()).item()
         if not math.isfinite(mean):
             raise FloatingPointError(
                 f"The loss of stage {stage} is {mean} in epoch {epoch + 1}; train again with a lower learning "
@@ -96,18 +96,24 @@ def fit(
         figures = selection.look(network, epoch)
         seconds = time.perf_counter() - started
         run.log(stage, epoch, loss=mean, lr=optimizer.param_groups[0]["lr"], seconds=round(seconds, 2), **figures)
-        tensors = {**pack_state(network.state_dict(), optimizer), **selection.tensors()}
-        run.save_checkpoint(stage, tensors, {"epoch": epoch + 1, **selection.state()})
+        tensors = {**pack_state(network.state_dict(), optimizer), **stepper.tensors(), **selection.tensors()}
+        run.save_checkpoint(stage, tensors, {"epoch": epoch + 1, **stepper.values(), **selection.state()})
         said = "".join(f"  {name} {value:.2f}" for name, value in figures.items())
         print(f"{stage:>16} {epoch + 1:3d}/{schedule.epochs}  loss {mean:.4f}{said}  {seconds:.1f} s", flush=True)
+    stepper.take_average()
     selection.finish(network)
     network.eval()
 
 
 def restore(
-    stage: str, network: nn.Module, run: Run, optimizer: torch.optim.Optimizer, selection: LastEpoch = LAST
+    stage: str,
+    network: nn.Module,
+    run: Run,
+    optimizer: torch.optim.Optimizer,
+    stepper: Stepper,
+    selection: LastEpoch = LAST,
 ) -> int:
-    """Load a stage's checkpoint, if there is one, into the network, the optimiser and the selection.
+    """Load a stage's checkpoint, if there is one, into the network, what trains it and what chooses the epoch.
 
     Returns:
         The number of epochs already done.
@@ -117,11 +123,6 @@ def restore(
         return 0
     tensors, state = saved
     network.load_state_dict(unpack_state(tensors, optimizer))
+    stepper.load(tensors, state)
     selection.restore(tensors, state)
     return int(state["epoch"])
-
-
-def autocast(recipe: Recipe) -> AbstractContextManager[object]:
-    """The forward pass's precision: bfloat16 where the recipe says so."""
-    kind = torch.device(recipe.device).type
-    return torch.autocast(kind, dtype=torch.bfloat16, enabled=recipe.amp == "bfloat16")

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training.data import Batches
+from osdtw_training.distributed import gathered, share, summed
 from osdtw_training.gradients import multiplies_patches
 from osdtw_training.kronecker import KroneckerFactors
 from osdtw_training.layers import Layer, block_layers, own_matrix, same_layers
@@ -108,7 +109,8 @@ def measure(
     picked = stratified(batches.images.labels, samples, seed)
 
     def looks() -> Iterator[list[Look]]:
-        observer = Observer(network, layers, objectives, kind, seed)
+        start = share(len(picked)).start
+        observer = Observer(network, layers, objectives, kind, seed, start=start)
         for batch in weighted_batches(batches, picked):
             yield observer.look(*batch)
 
@@ -119,11 +121,13 @@ def measure(
     for look in looks():
         shown = [each.add(layer, i, look) for i, (layer, each) in enumerate(zip(layers, moments, strict=True))]
         norms.append(torch.stack(shown).sum(0).cpu())
+    for each in moments:
+        each.sum_processes()
     blocks = [
         _gather(number, layers, moments, [same_layers(layers, each) for each in replicates])
         for number in range(1, network.num_blocks + 1)
     ]
-    error = bootstrap_error(torch.cat(norms, 1), seed)
+    error = bootstrap_error(gathered(torch.cat(norms, 1).T).T, seed)
     return Statistics(tuple(blocks), len(batches.images), damping, len(picked), error)
 
 
@@ -155,6 +159,10 @@ class Moments:
         images = max(1, PIECE // (sets * own_matrix(layer.modules[0]).numel()))
         rows = [slice(start, start + images) for start in range(0, len(looks[0].logits), images)]
         return torch.cat([self._add_images(layer, number, looks, each) for each in rows], 1)
+
+    def sum_processes(self) -> None:
+        """Add what the other processes saw."""
+        self.curvature, self.target, self.scores = map(summed, (self.curvature, self.target, self.scores))
 
     def _add_images(self, layer: Layer, number: int, looks: Sequence[Look], rows: slice) -> Tensor:
         curvature: list[Tensor] = []

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from osdtw_training.distributed import summed, take_from_first
 from osdtw_training.gradients import patches, positions
 from osdtw_training.layers import Layer, own_matrix
 from osdtw_training.structures import Coordinates
@@ -42,6 +43,8 @@ class KroneckerFactors:
         self.outputs = self.outputs + torch.einsum("rb,rbip,rbjp->ij", weights, back, back)
 
     def coordinates(self) -> Coordinates:
-        """Eigenvectors of both factors."""
-        rows, columns = (torch.linalg.eigh(factor.double())[1] for factor in (self.outputs, self.inputs))
+        """Eigenvectors of both factors, summed over processes."""
+        factors = (summed(factor).double() for factor in (self.outputs, self.inputs))
+        rows, columns = (torch.linalg.eigh(factor)[1] for factor in factors)
+        take_from_first([rows, columns])  # eigenvectors are known up to their signs
         return Coordinates(rows.to(self.outputs.dtype), columns.to(self.inputs.dtype))

@@ -11,6 +11,7 @@ from timm import create_model
 from osdtw_models.checkpoint import convert_checkpoint
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
+from osdtw_training.batch_norm import global_batch_norm
 from osdtw_training.data import Batches
 from osdtw_training.preparation import preparation
 from osdtw_training.recipe import Recipe
@@ -144,7 +145,7 @@ def recalibrate_batch_norm(network: OsdtwNet, batches: Batches, epoch: int) -> N
         norm.reset_running_stats()
         norm.momentum = None  # cumulative average
     network.train()
-    with torch.no_grad():
+    with torch.no_grad(), global_batch_norm(network):
         for images, _ in batches.epoch(epoch):
             network.forward_features(images)
     for norm, momentum in zip(norms, momenta, strict=True):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -86,6 +87,8 @@ class Observer:
         kind: Whose labels the gradients are taken with.
         seed: Seed of what is drawn.
         statistics: Which sets of labels to take: of "curvature", "target", "scores".
+        start: Images of the sub-sample that come before the first one shown, to other processes: what is drawn for an
+            image depends on its place alone.
     """
 
     def __init__(
@@ -96,13 +99,15 @@ class Observer:
         kind: FisherKind,
         seed: int,
         statistics: Sequence[str] = ("curvature", "target", "scores"),
+        start: int = 0,
     ) -> None:
         self.network = network
         self.statistics = statistics
         self.layers = layers
         self.objectives = objectives
         self.kind = kind
-        self.generator = torch.Generator().manual_seed(seed)
+        self.stream = np.random.default_rng([seed, 6])
+        self.stream.random((start, self._draws))
 
     def look(self, images: Tensor, labels: Tensor, train_mean: Tensor, target_mean: Tensor) -> list[Look]:
         """One batch.
@@ -125,6 +130,7 @@ class Observer:
                 logits.append(self.network.forward_task(images.detach().requires_grad_(), k))
             recorders.append(recorder)
         self._check_rows(recorders[0], len(images))
+        self.uniform = iter(torch.from_numpy(self.stream.random((len(images), self._draws))).T)
         classes, chances = self._classes([z.detach() for z in logits], labels)
         looks = []
         for z, recorder, task in zip(logits, recorders, self.objectives, strict=True):
@@ -144,6 +150,11 @@ class Observer:
             looks.append(Look(z.detach(), sets, recorder.inputs(), arriving))
         return looks
 
+    @property
+    def _draws(self) -> int:
+        """Labels drawn for an image: of each task two, and one class."""
+        return 2 * len(self.objectives) + 1
+
     def _check_rows(self, recorder: Recorder, images: int) -> None:
         for layer, inputs in zip(self.layers, recorder.inputs(), strict=True):
             if len(inputs) != images:
@@ -157,7 +168,7 @@ class Observer:
         if self.kind is FisherKind.EMPIRICAL:
             return real[None], torch.ones_like(logits[:, 0])[None]
         if self.kind is FisherKind.MONTE_CARLO:
-            return draw(logits, self.generator)[None], torch.ones_like(logits[:, 0])[None]
+            return draw(logits, next(self.uniform))[None], torch.ones_like(logits[:, 0])[None]
         return _every(logits)
 
     def _classes(self, logits: list[Tensor], real: Tensor) -> tuple[Tensor, Tensor]:
@@ -169,13 +180,14 @@ class Observer:
         # With its offsets a network says how frequent classes are among weighted images; those shown are not weighted.
         scores = fused[:, self.network.class_position] - self.objectives[0].given_weights.log()
         if self.kind is FisherKind.MONTE_CARLO:
-            return draw(scores, self.generator)[None], torch.ones_like(scores[:, 0])[None]
+            return draw(scores, next(self.uniform))[None], torch.ones_like(scores[:, 0])[None]
         return _every(scores)
 
 
-def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
-    """One label per image from the softmax of its logits: shape (B,)."""
-    return torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator).flatten().to(logits.device)
+def draw(logits: Tensor, uniform: Tensor) -> Tensor:
+    """One label per image from the softmax of its logits, by a uniform number each: shape (B,)."""
+    ends = logits.softmax(-1).cpu().double().cumsum(-1)[:, :-1]
+    return (ends <= uniform[:, None]).sum(-1).to(logits.device)
 
 
 def _every(logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -24,7 +25,7 @@ from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_models.soundness import named
 from osdtw_models.tables import write_table
-from osdtw_training import figures, planning, stages
+from osdtw_training import distributed, figures, planning, stages
 from osdtw_training.budget import plain_multiply_adds, training_passes
 from osdtw_training.calibration import fit_calibration
 from osdtw_training.class_weights import class_weights
@@ -71,22 +72,26 @@ def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Resu
         FileExistsError: If the folder holds a run and ``resume`` is False.
         ValueError: If the data do not fit the recipe, or the recipe is not the one that the run began with.
     """
-    torch.set_num_threads(recipe.threads or os.cpu_count() or 1)
-    origin = provenance(recipe)  # before training: the checkout may be another one afterwards
-    data = load_data(recipe)
-    partition = check(recipe, data, start=not resume)
-    run = Run(folder, resume)
-    _same_recipe(run, recipe)
-    announce(recipe, data, partition)
-    _write_images(recipe, run, data)
-    _write_broken(run, data)
-    network = METHODS[recipe.method](recipe, data, run)
-    network.class_counts = data.group_counts
-    calibration = calibrate(recipe, data, network, partition)
-    save_network(network, run, data.train.class_names)
-    results = {**evaluate(recipe, data, network, partition, run, origin), **calibration}
-    run.write_json("results.json", results)
-    figures.draw(run)
+    with distributed.joined(recipe.device):
+        torch.set_num_threads(recipe.threads or (os.cpu_count() or 1) // distributed.processes_here() or 1)
+        origin = provenance(recipe)  # before training: the checkout may be another one afterwards
+        data = load_data(recipe)
+        partition = check(recipe, data, start=not resume)
+        run = Run(folder, resume)
+        _same_recipe(run, recipe)
+        announce(recipe, data, partition)
+        if distributed.first():
+            _write_images(recipe, run, data)
+            _write_broken(run, data)
+        network = METHODS[recipe.method](recipe, data, run)
+        network.class_counts = data.group_counts
+        calibration = calibrate(recipe, data, network, partition)
+        if distributed.first():
+            save_network(network, run, data.train.class_names)
+        results = {**evaluate(recipe, data, network, partition, run, origin), **calibration}
+        run.write_json("results.json", results)
+    if distributed.first():
+        figures.draw(run)
     return Result(run.folder, network, results)
 
 
@@ -103,8 +108,9 @@ def check(recipe: Recipe, data: LongTailedData, start: bool = False) -> ClassPar
 
     Raises:
         ValueError: If there are fewer classes than tasks, the head threshold leaves a task empty, there is nothing
-            to train or to choose the epoch on, class weights do not fit the classes, a fixed plan does not fit the
-            network, or the statistics would not fit into memory.
+            to train or to choose the epoch on, class weights do not fit the classes, a batch is too small for the
+            processes, they see different images, a fixed plan does not fit the network, or the statistics would not
+            fit into memory.
         FileNotFoundError: If the weights of the backbone cannot be had.
     """
     if not recipe.passes():
@@ -113,6 +119,7 @@ def check(recipe: Recipe, data: LongTailedData, start: bool = False) -> ClassPar
     if recipe.eval_metric != "last" and not len(data.holdout):
         raise ValueError("eval_metric found no held-out image to choose the epoch on; set holdout_least to 1.")
     _class_weights(recipe, data)
+    _check_processes(recipe, data)
     partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
     try:
         network = new_network(recipe, partition, start=start)
@@ -121,6 +128,25 @@ def check(recipe: Recipe, data: LongTailedData, start: bool = False) -> ClassPar
     planning.check_memory(recipe, network)
     planning.check_fixed(recipe, network.num_blocks, partition.num_tasks)
     return partition
+
+
+def _check_processes(recipe: Recipe, data: LongTailedData) -> None:
+    """Every process must get images of every micro-batch, and of the same data."""
+    halved = recipe.method == "osdtw" and recipe.search.replicates
+    images = min(recipe.batch_size, len(data.train)) // (2 if halved else 1)
+    parts = distributed.processes() * recipe.accumulate
+    if images < parts and parts > 1:
+        raise ValueError(
+            f"A batch of {images} images{' (of half of the data)' if halved else ''} cannot be split over "
+            f"{distributed.processes()} processes and {recipe.accumulate} micro-batches; raise batch_size."
+        )
+    listed = repr((data.train.names, data.train.labels.tolist())).encode()
+    seen = int.from_bytes(hashlib.sha256(listed).digest()[:7], "big")
+    if distributed.of_first(seen) != seen:
+        raise ValueError(
+            f"Process {distributed.number()} sees other images in {recipe.data} than the first process; give every "
+            "machine the same files."
+        )
 
 
 def announce(recipe: Recipe, data: LongTailedData, partition: ClassPartition) -> None:
@@ -247,7 +273,8 @@ def calibrate(
 
 
 def _figures_of(network: OsdtwNet, images: ImageSet, partition: ClassPartition, counts: list[int]) -> dict[str, Any]:
-    logits, labels = predict_images(network.cpu(), images.images), images.labels
+    own = images.subset(range(len(images))[distributed.share(len(images))])
+    logits, labels = distributed.gathered(predict_images(network.cpu(), own.images)), images.labels
     values: dict[str, Any] = {
         name: None if value != value else round(value, 4)
         for name, value in evaluate_logits(logits, labels, partition, counts)
@@ -260,7 +287,7 @@ def _figures_of(network: OsdtwNet, images: ImageSet, partition: ClassPartition, 
 def _same_recipe(run: Run, recipe: Recipe) -> None:
     """Keep the recipe in the run folder; a resumed run must be the same one."""
     values = json.loads(json.dumps(to_values(recipe)))
-    if not (run.folder / "recipe.json").is_file():
+    if not run.has("recipe.json"):
         run.write_json("recipe.json", values)
         return
     begun = run.read_json("recipe.json")

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from osdtw_training.distributed import processes
 from osdtw_training.recipe import Recipe
 
 
@@ -22,7 +23,13 @@ def provenance(recipe: Recipe) -> dict[str, Any]:
         For ``results.json``: hardware, versions, commit (None outside a git checkout) and date.
     """
     return {
-        "hardware": {"processor": processor(), "threads": recipe.threads, "device": recipe.device, "amp": recipe.amp},
+        "hardware": {
+            "processor": processor(),
+            "processes": processes(),
+            "threads": recipe.threads,
+            "device": recipe.device,
+            "amp": recipe.amp,
+        },
         "versions": {name: version(name) for name in ("torch", "timm", "numpy")},
         "commit": commit(Path(__file__).parent),
         "date": time.strftime("%Y-%m-%d"),

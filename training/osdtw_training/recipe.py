@@ -123,12 +123,25 @@ class Recipe:
     """Images per step."""
     weight_decay: float = 5e-4
     """L2 penalty on convolutions and classifiers."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """"adamw" is what transformers want. The search takes its damping from SGD's rates, so give the plan with it."""
     momentum: float = 0.9
-    """Nesterov momentum."""
-    amp: Literal["none", "bfloat16"] = "none"
-    """Type of the forward pass; bfloat16 is faster where the processor has it."""
+    """Nesterov momentum of "sgd"."""
+    ema: float = 0.0
+    """Decay of the running average of weights and of batch-norm statistics that every stage ends with, as timm's
+    ModelEmaV3 takes it, from the stage's start; 0 = none."""
+    accumulate: int = 1
+    """Micro-batches that a batch is split into, one after the other: less memory, the same gradients, but batch norm
+    (and what a peer computes over a batch: mixup, BAGS' draws, LDAM's weights) sees micro-batches."""
+    grad_checkpointing: bool = False
+    """Recompute each block in the backward pass: less memory, the same result, a third more time."""
+    compile: bool = False
+    """Compile each block with torch.compile (needs a C++ compiler); results then differ in the last bits."""
+    amp: Literal["none", "bfloat16", "float16"] = "none"
+    """Type of the forward pass; bfloat16 is faster where the processor has it. "float16", with its loss scaled, is for
+    GPUs that have no bfloat16."""
     threads: int = 1
-    """CPU threads of the process; 0 = all."""
+    """CPU threads of each process; 0 = all, shared by the processes of a machine."""
     workers: int = 0
     """Processes that read photographs ahead; the result does not depend on them."""
     device: str = "cpu"
@@ -162,6 +175,7 @@ class Recipe:
             "crop_pad": 0,
             "cutout": 0,
             "seed": 0,
+            "accumulate": 1,
             "holdout_least": 0,
         }
         for name, bound in {**least, "threads": 0, "workers": 0, "holdout_least": 0}.items():
@@ -178,6 +192,16 @@ class Recipe:
             raise ValueError(f"head_threshold makes 2 tasks, but num_tasks is {self.num_tasks}; leave one of them out.")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}; it must be at least 0 and below 1.")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; give the decay of the average, 0 (none) to below 1.")
+        if self.amp == "float16" and not self.device.startswith("cuda"):
+            raise ValueError(f'amp "float16" needs a GPU, but device is {self.device}; choose "bfloat16" or "none".')
+        planned = self.shared_depth is not None and self.task_weights is not None
+        if self.method == "osdtw" and self.optimizer != "sgd" and not planned:
+            raise ValueError(
+                f"optimizer is {self.optimizer}, but the search takes its damping from the learning rates of sgd; give "
+                "shared_depth and task_weights, or keep sgd."
+            )
         if self.search.weights < 1 or self.search.samples < 1 or self.search.damping <= 0:
             raise ValueError("search.weights (--points) and search.samples must be at least 1, search.damping above 0.")
         if self.search.structure == "refit" and (not self.search.replicates or self.search.labels != "monte_carlo"):

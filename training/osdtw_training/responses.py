@@ -20,6 +20,7 @@ from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training.data import Batches
+from osdtw_training.distributed import gathered, share
 from osdtw_training.gradients import per_image
 from osdtw_training.layers import Layer, block_layers, own_matrix, same_layers
 from osdtw_training.objectives import TaskObjective
@@ -96,24 +97,25 @@ def measure(
     picked = picked[torch.randperm(len(picked), generator=torch.Generator().manual_seed(seed))]
     check_memory(sum(p.numel() for p in network.parameters()), len(picked))
     directions = [_directions(layer, i, layers, network, replicates) for i, layer in enumerate(layers)]
-    observer = Observer(network, [*layers, classifiers], objectives, FisherKind.MONTE_CARLO, seed, (METRIC,))
+    start = share(len(picked)).start
+    observer = Observer(network, [*layers, classifiers], objectives, FisherKind.MONTE_CARLO, seed, (METRIC,), start)
     rows, residuals, shown = [], [], []
     for batch in weighted_batches(batches, picked.tolist()):
         looks = observer.look(*batch)
         rows.append(_rows(looks, layers, network))
         residuals.append([look.labels[METRIC].residuals(look.logits)[0] for look in looks])
         shown.append((batch[0], batch[2]))
-    images, weights = torch.cat([each for each, _ in shown]), torch.cat([each for _, each in shown])
+    images, weights = (gathered(torch.cat(each)) for each in zip(*shown, strict=True))
     slopes = torch.zeros(len(objectives), network.num_blocks, len(directions[0]), len(picked))
     gram = torch.zeros(len(objectives), network.num_blocks + 1, len(picked), len(picked))
     for k in network.tasks:
         changes = logit_changes(network, k, layers, directions, images, weights / weights.sum())
-        pulled = torch.cat([each[k] for each in residuals]).cpu()  # (n, n_k + 1)
+        pulled = gathered(torch.cat([each[k] for each in residuals])).cpu()  # (n, n_k + 1)
         slopes[k] = torch.einsum("ldni,ni->ldn", changes, pulled)
         for i, layer in enumerate([*layers, classifiers]):
-            gradients = torch.cat([row.pop((k, i)) for row in rows])  # (n, P)
+            gradients = torch.cat([row.pop((k, i)) for row in rows])  # this process's images, P
             block = layer.block - 1 if layer is not classifiers else -1
-            gram[k, block] += (gradients @ gradients.T).cpu()
+            gram[k, block] += gathered(gradients @ gathered(gradients).T).cpu()
     traces = gram[:, :-1].diagonal(dim1=-2, dim2=-1).sum(1)
     return Responses(slopes, gram, damping, bootstrap_error(traces, seed))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from osdtw_training.data import Batches
+from osdtw_training.distributed import share
 
 CHUNK = 32
 RESAMPLES = 200
@@ -34,7 +35,7 @@ def stratified(labels: Tensor, samples: int, seed: int) -> list[int]:
 
 
 def weighted_batches(batches: Batches, picked: list[int]) -> Iterator[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Batches of a sub-sample.
+    """Batches of a sub-sample: this process's part of it.
 
     Args:
         batches: The training images.
@@ -46,8 +47,9 @@ def weighted_batches(batches: Batches, picked: list[int]) -> Iterator[tuple[Tens
         the same.
     """
     shown = batches.shown
-    chosen = Batches(batches.images.subset(picked), picked, batches.recipe)
-    taken = torch.tensor(chosen.images.counts(), dtype=torch.float64)
+    taken = torch.tensor(batches.images.subset(picked).counts(), dtype=torch.float64)
+    own = picked[share(len(picked))]
+    chosen = Batches(batches.images.subset(own), own, batches.recipe)
     to_training = (shown / shown.sum() / taken).float().to(batches.recipe.device)
     to_target = (1 / len(shown) / taken).float().to(batches.recipe.device)
     for images, labels in chosen.plain(CHUNK):

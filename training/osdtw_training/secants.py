@@ -17,6 +17,7 @@ from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from osdtw_models.network import OsdtwNet
+from osdtw_training import distributed
 from osdtw_training.layers import Layer, assign
 
 STEP = 0.5  # of a direction's whole length; the logits are linear in it to well beyond
@@ -93,9 +94,12 @@ def logit_changes(
     for number in range(len(blocks)):
         inside = [i for i, layer in enumerate(layers) if layer.block == number + 1]
         for d in range(len(directions[0])):
+            # Batch norm needs all images, so processes share the directions, dealt out in turn.
+            if (number * len(directions[0]) + d) % distributed.processes() != distributed.number():
+                continue
             for i in inside:
                 assign(modules[i], layers[i].own(task) + STEP * directions[i][d])
             changes[number, d] = ((logits(reached[number], number) - base) / STEP).cpu()
         for i in inside:
             assign(modules[i], layers[i].own(task))
-    return changes
+    return distributed.summed(changes)

@@ -19,7 +19,7 @@ from osdtw_models.partition import ClassPartition
 from osdtw_training import planning
 from osdtw_training.class_weights import class_weights, counted
 from osdtw_training.data import Batches, LongTailedData, halves
-from osdtw_training.engine import Loss, fit
+from osdtw_training.engine import fit
 from osdtw_training.networks import (
     at_depth,
     average_encoder,
@@ -31,6 +31,7 @@ from osdtw_training.objectives import TaskObjective, distillation, scale_gradien
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 from osdtw_training.selection import selection
+from osdtw_training.steps import Loss
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training.class_weights import class_weights
 from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.distributed import gathered
 from osdtw_training.engine import fit
 from osdtw_training.methods.cross_entropy import train as train_cross_entropy
 from osdtw_training.methods.single import Draws
@@ -67,9 +68,9 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
             shared = network.forward_encoder(images)
-        total = torch.zeros((), device=images.device)
+        total, labels = torch.zeros((), device=images.device), gathered(labels)
         for k, label_map in enumerate(maps):
-            logits, own = network.forward_decoder(shared, k).float(), label_map[labels]
+            logits, own = gathered(network.forward_decoder(shared, k).float()), label_map[labels]
             inside = own < len(partition.tasks[k]) if partition.has_none else torch.ones_like(own, dtype=torch.bool)
             kept = inside | draws.some(~inside, recipe.peer.reject * int(inside.sum()))
             total = total + group_loss(logits, own, kept, weights[labels])

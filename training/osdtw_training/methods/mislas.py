@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from osdtw_models.network import OsdtwNet
 from osdtw_training.class_weights import class_weights, weighted_mean
 from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.distributed import gathered, share
 from osdtw_training.engine import fit
 from osdtw_training.methods.decoupled import Scales, fold_scales
 from osdtw_training.methods.single import Draws, each_cross_entropy, train_plain
@@ -66,8 +67,10 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
 
     def logits_of(network: OsdtwNet, images: Tensor) -> Tensor:
         mixed.share = draws.beta(recipe.peer.mixup)
-        mixed.order = draws.permutation(len(images)).to(images.device)
-        return network.forward_task(mixed.share * images + (1 - mixed.share) * images[mixed.order], 0)
+        whole = gathered(images)
+        mixed.order = draws.permutation(len(whole)).to(images.device)
+        others = whole[mixed.order[share(len(whole))]]
+        return network.forward_task(mixed.share * images + (1 - mixed.share) * others, 0)
 
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         other = labels[mixed.order]

@@ -15,6 +15,7 @@ from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training.class_weights import class_weights, weighted_mean
 from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.distributed import gathered
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe
@@ -23,7 +24,7 @@ from osdtw_training.selection import selection
 
 each_cross_entropy = partial(F.cross_entropy, reduction="none")
 Criterion = Callable[[Tensor, Tensor], Tensor]
-"""From logits (B, C) and labels (B,) to the loss of each image, (B,)."""
+"""From logits (B, C) and labels (B,) to the loss of each image, (B,); of all processes' images, if there are more."""
 
 
 def train_plain(
@@ -59,7 +60,8 @@ def train_plain(
     weights = class_weights(batches)
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
-        return weighted_mean(criterion(forward(network, images).float(), labels), labels, weights)
+        logits, every = gathered(forward(network, images).float()), gathered(labels)
+        return weighted_mean(criterion(logits, every), every, weights)
 
     holdout = Batches(data.holdout, data.holdout_indices, recipe)
     chosen = selection(recipe, "train", holdout, partial(judge, network) if judge else network)
