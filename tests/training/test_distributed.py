@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from timm.layers import BatchNormAct2d
 from torch import nn
 
-from osdtw_training import distributed
+from osdtw_training import distributed, figures
 from osdtw_training.batch_norm import global_batch_norm
 from osdtw_training.pipeline import run_recipe
 from osdtw_training.recipe import Recipe, changed
@@ -57,6 +57,7 @@ def run(values, folder):
     """In a process of torchrun: run recipes, each in a folder of its own."""
     torch.set_default_dtype(torch.float64)
     torch.Tensor.float = torch.Tensor.double
+    figures.draw = lambda run: []
     for i, each in enumerate(json.loads(values)):
         run_recipe(from_values(Recipe, each), Path(folder) / str(i), resume=True)
 
@@ -124,12 +125,13 @@ def step_in_each():
         print(f"{distributed.processes()} processes, {distributed.number()} prints")
 
 
-def test_a_step_of_three_processes_is_that_of_one(in_processes):
-    done = in_processes("here.step_in_each()", 3)
+def test_a_step_of_two_processes_is_that_of_one(in_processes):
+    done = in_processes("here.step_in_each()")
     assert not done.returncode, done.stderr
-    assert done.stdout == "3 processes, 0 prints\n"  # the others are silent
+    assert done.stdout == "2 processes, 0 prints\n"  # the others are silent
 
 
+@pytest.mark.slow
 def test_peers_that_need_the_whole_batch_end_like_in_one_process(in_processes, in_float64, no_figures, tiny, tmp_path):
     short = tiny(method="mislas", train=Schedule(1, 0.05), refit=Refit(1, 0.05), batch_size=63, calibrate=True)
     recipes = [short, replace(short, method="bags"), changed(short, {"method": "ldam_drw", "peer": {"defer": 0.0}})]
@@ -149,6 +151,7 @@ def test_a_whole_run_of_two_processes_ends_like_that_of_one(
     assert_same_runs(tmp_path / "one" / "0", tmp_path / "two" / "0")
 
 
+@pytest.mark.slow
 def test_a_batch_too_small_for_the_processes_is_refused(in_processes, tiny, tmp_path):
     values = json.dumps([to_values(tiny(method="cross_entropy", batch_size=1, train=Schedule(1, 0.1)))])
     done = in_processes(f"here.run({values!r}, {str(tmp_path / 'run')!r})")
