@@ -145,5 +145,5 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     Returns:
         Floats of the same shape, in channels-last memory (faster on CPUs).
     """
-    centre, scale = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+    centre, scale = (torch.tensor(each, device=images.device).view(1, -1, 1, 1) for each in (mean, std))
     return ((images.float() / 255 - centre) / scale).contiguous(memory_format=torch.channels_last)

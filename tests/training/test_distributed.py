@@ -64,6 +64,9 @@ def run(values, folder):
 
 def assert_same_runs(first, second):
     files = [file.relative_to(first) for file in first.rglob("*.safetensors")]
+    recipe = json.loads((first / "recipe.json").read_text())
+    if recipe["search"]["structure"] == "ekfac":  # coordinates known up to signs: the plan they give is compared
+        files = [file for file in files if file.stem != "statistics"]
     assert files
     for file in files:
         own, other = load_file(first / file), load_file(second / file)
@@ -71,7 +74,11 @@ def assert_same_runs(first, second):
         for key, value in own.items():
             torch.testing.assert_close(other[key], value, rtol=1e-7, atol=1e-7, msg=f"{file} {key}")
     results = [json.loads((folder / "results.json").read_text()) for folder in (first, second)]
-    assert results[0].get("plan") == pytest.approx(results[1].get("plan"))
+    if (first / "plan.json").is_file():
+        plans = [json.loads((folder / "plan.json").read_text()) for folder in (first, second)]
+        assert plans[0]["shared_depth"] == plans[1]["shared_depth"]
+        assert plans[0]["task_weights"] == pytest.approx(plans[1]["task_weights"])
+        assert plans[0]["terms_nats"]["proxy"] == pytest.approx(plans[1]["terms_nats"]["proxy"], rel=1e-6)
     for split in ("test", "holdout"):
         own, other = ({k: v for k, v in each[split].items() if isinstance(v, float)} for each in results)
         assert own == pytest.approx(other, abs=1e-4)
@@ -139,11 +146,12 @@ def test_peers_that_need_the_whole_batch_end_like_in_one_process(in_processes, i
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("structure", ["refit", "ekfac"])
+@pytest.mark.parametrize("structure", ["refit", "diagonal", "ekfac"])
 def test_a_whole_run_of_two_processes_ends_like_that_of_one(
     in_processes, in_float64, no_figures, tiny, tmp_path, structure
 ):
-    recipe = changed(tiny(batch_size=63), {"search": {"structure": structure}})
+    stages = {stage: {"epochs": 1} for stage in ("warmup", "tasks", "joint", "refit")}
+    recipe = changed(tiny(batch_size=63), {**stages, "search": {"structure": structure}})
     done = assert_one_process_ends_alike([recipe], in_processes, tmp_path)
     assert done.stdout.count("Plan found by the search") == 1
     again = in_processes(f"here.run({json.dumps([to_values(recipe)])!r}, {str(tmp_path / 'two')!r})")

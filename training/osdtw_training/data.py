@@ -221,7 +221,7 @@ class Batches:
             for images, labels in augmented_batches(
                 self.images, self.indices, self.recipe, epoch, [b.tolist() for b in batches]
             ):
-                yield images.to(self.recipe.device), labels.to(self.recipe.device)
+                yield self._normalise(images), self._there(labels)
             return
         # One row of random numbers per source image: what an image gets depends on its index alone.
         table = np.random.default_rng([self.recipe.seed, epoch, 1]).random((max(self.indices) + 1, 5))
@@ -229,13 +229,13 @@ class Batches:
         for batch in batches:
             picked = torch.from_numpy(batch)
             images = augment(self.images.images[picked], rows[picked], self.recipe)
-            yield self._normalise(images), self.images.labels[picked].to(self.recipe.device)
+            yield self._normalise(images), self._there(self.images.labels[picked])
 
     def plain(self, batch_size: int = 100) -> Iterator[tuple[Tensor, Tensor]]:
         """All images once, in order, without augmentation."""
         for start in range(0, len(self.images), batch_size):
             images = self.images.images[start : start + batch_size]
-            yield self._normalise(images), self.images.labels[start : start + batch_size].to(self.recipe.device)
+            yield self._normalise(images), self._there(self.images.labels[start : start + batch_size])
 
     @property
     def batch_size(self) -> int:
@@ -265,7 +265,10 @@ class Batches:
 
     def _normalise(self, images: Tensor) -> Tensor:
         wanted = preparation(self.recipe)
-        return normalise(images, wanted.mean, wanted.std).to(self.recipe.device)
+        return normalise(self._there(images), wanted.mean, wanted.std)  # bytes travel; a GPU makes floats of them
+
+    def _there(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.recipe.device, non_blocking=True)
 
 
 def augment(images: Tensor, rows: Tensor, recipe: Recipe) -> Tensor:

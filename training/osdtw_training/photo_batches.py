@@ -24,12 +24,12 @@ from osdtw_training.recipe import Recipe
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
-    """Augmented, normalised images of one epoch.
+    """Augmented images of one epoch.
 
     Args:
         images: The images.
         indices: Index of each image in its source.
-        recipe: Augmentation, mean and std, seed.
+        recipe: Augmentation, seed.
         epoch: Number of the epoch in the whole run.
     """
 
@@ -43,15 +43,14 @@ class Augmented(Dataset[tuple[Tensor, int]]):
             hflip=0.5 if recipe.flip else 0.0,
             color_jitter=recipe.color_jitter,
             interpolation=wanted.interpolation,
-            mean=wanted.mean,
-            std=wanted.std,
+            use_prefetcher=True,  # bytes: they are normalised batch by batch, where the network is
         )
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, place: int) -> tuple[Tensor, int]:
-        """One image (3, S, S), float32, and its class."""
+        """One image (3, S, S), uint8, and its class."""
         with _seeded((*self.seed, self.indices[place])):
             return self.transform(_picture(self.images, place)), int(self.images.labels[place])
 
@@ -69,17 +68,18 @@ def augmented_batches(
         order: Which images are in each batch.
 
     Yields:
-        Normalised images (B, 3, S, S) in channels-last memory, and labels (B,).
+        Pixels (B, 3, S, S), uint8, and labels (B,).
     """
     dataset = Augmented(images, indices, recipe, epoch)
-    own = (
-        torch.Generator()
-    )  # the loader draws a seed for its workers, which nobody uses: not from everybody's generator
     loader = DataLoader(
-        dataset, batch_sampler=order, num_workers=recipe.workers, worker_init_fn=_one_thread, generator=own
+        dataset,
+        batch_sampler=order,
+        num_workers=recipe.workers,
+        worker_init_fn=_one_thread,
+        pin_memory=torch.device(recipe.device).type == "cuda",
+        generator=torch.Generator(),  # it draws a seed for the workers that nobody uses: not from everybody's generator
     )
-    for batch, labels in loader:
-        yield batch.contiguous(memory_format=torch.channels_last), labels
+    yield from loader
 
 
 def _picture(images: ImageSet, place: int) -> Image.Image:
@@ -96,13 +96,15 @@ def _one_thread(_: int) -> None:
 def _seeded(key: tuple[int, ...]) -> Iterator[None]:
     """Seed all generators that transforms draw from, and put them back afterwards."""
     seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-    states = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        try:
-            yield
-        finally:
-            random.setstate(states[0])
-            np.random.set_state(states[1])
+    # Not torch.manual_seed: it seeds every kind of device, or notes for each that it must be done, image by image.
+    ours = torch.default_generator
+    states = random.getstate(), np.random.get_state(), ours.get_state()
+    random.seed(seed)
+    np.random.seed(seed)
+    ours.manual_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        ours.set_state(states[2])

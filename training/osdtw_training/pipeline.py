@@ -131,7 +131,9 @@ def check(recipe: Recipe, data: LongTailedData, start: bool = False) -> ClassPar
 
 
 def _check_processes(recipe: Recipe, data: LongTailedData) -> None:
-    """Every process must get images of every micro-batch, and of the same data."""
+    """Every process must get images of every micro-batch, of the same data, and a device of its own."""
+    if distributed.processes() > 1 and ":" in recipe.device:
+        raise ValueError(f'device is {recipe.device}, one for all processes; give "cuda": each takes its own.')
     halved = recipe.method == "osdtw" and recipe.search.replicates
     images = min(recipe.batch_size, len(data.train)) // (2 if halved else 1)
     parts = distributed.processes() * recipe.accumulate
