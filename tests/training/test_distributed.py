@@ -141,7 +141,9 @@ def test_a_step_of_two_processes_is_that_of_one(in_processes):
 @pytest.mark.slow
 def test_peers_that_need_the_whole_batch_end_like_in_one_process(in_processes, in_float64, no_figures, tiny, tmp_path):
     short = tiny(method="mislas", train=Schedule(1, 0.05), refit=Refit(1, 0.05), batch_size=63, calibrate=True)
-    recipes = [short, replace(short, method="bags"), changed(short, {"method": "ldam_drw", "peer": {"defer": 0.0}})]
+    late = {"peer": {"defer": 0.0}}  # class weights from the start
+    recipes = [short, *(replace(short, method=name) for name in ("bags", "class_balanced", "nbn", "sade"))]
+    recipes += [changed(short, {"method": name, **late}) for name in ("ldam_drw", "ride")]
     assert_one_process_ends_alike(recipes, in_processes, tmp_path)
 
 
@@ -160,11 +162,15 @@ def test_a_whole_run_of_two_processes_ends_like_that_of_one(
 
 
 @pytest.mark.slow
-def test_a_batch_too_small_for_the_processes_is_refused(in_processes, tiny, tmp_path):
+def test_what_processes_cannot_share_is_refused(in_processes, tiny, tmp_path):
     values = json.dumps([to_values(tiny(method="cross_entropy", batch_size=1, train=Schedule(1, 0.1)))])
     done = in_processes(f"here.run({values!r}, {str(tmp_path / 'run')!r})")
     assert done.returncode
     assert "A batch of 1 images cannot be split over 2 processes and 1 micro-batches" in done.stderr
+    values = json.dumps([to_values(tiny(method="mfm", train=Schedule(1, 0.1)))])
+    done = in_processes(f"here.run({values!r}, {str(tmp_path / 'other')!r})")
+    assert done.returncode
+    assert "mfm takes its virtual step on whole batches" in done.stderr
 
 
 @pytest.mark.parametrize("total", [0, 1, 2, 7, 12])

@@ -159,6 +159,7 @@ def test_only_the_stage_whose_network_is_the_result_is_judged(tiny, batches, cha
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"ema": 0.9}, "eval_metric keeps one epoch, ema the average of all"),
         ({"holdout": 0.0}, "eval_metric chooses the epoch on held-out images; set holdout above 0"),
         ({"refit": Refit(2, decoders="tasks")}, "eval_metric judges epochs of the final network"),
         ({"method": "focal", "train": Schedule(0)}, r"set epochs in \[train\]"),

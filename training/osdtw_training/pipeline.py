@@ -134,6 +134,8 @@ def _check_processes(recipe: Recipe, data: LongTailedData) -> None:
     """Every process must get images of every micro-batch, of the same data, and a device of its own."""
     if distributed.processes() > 1 and ":" in recipe.device:
         raise ValueError(f'device is {recipe.device}, one for all processes; give "cuda": each takes its own.')
+    if distributed.processes() > 1 and recipe.method == "mfm":
+        raise ValueError("mfm takes its virtual step on whole batches; train it in one process, without torchrun.")
     halved = recipe.method == "osdtw" and recipe.search.replicates
     images = min(recipe.batch_size, len(data.train)) // (2 if halved else 1)
     parts = distributed.processes() * recipe.accumulate

@@ -217,6 +217,8 @@ class Recipe:
                     'eval_metric judges epochs of the final network, but refit.decoders "tasks" puts it together after '
                     'them; choose "refit" or "joint".'
                 )
+            if self.ema:
+                raise ValueError("eval_metric keeps one epoch, ema the average of all; choose one of the two.")
             if not getattr(self, self.result_stage()).epochs:
                 raise ValueError(f"eval_metric chooses among epochs; set epochs in [{self.result_stage()}].")
         if not 0 <= self.refit.distill <= 1:

@@ -16,6 +16,7 @@ from osdtw_models.cifar import Stem
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.distributed import gathered
 from osdtw_training.engine import fit
 from osdtw_training.methods.cosine import cosines, fold_scale
 from osdtw_training.networks import new_network
@@ -48,7 +49,7 @@ def train_experts(
     network = new_experts(recipe, len(data.counts), start=not run.has_checkpoint("train"))
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
-        return criterion(cosines(network, images), labels)
+        return criterion([gathered(each) for each in cosines(network, images)], gathered(labels))
 
     def judge(images: Tensor) -> Tensor:
         return recipe.peer.scale * torch.stack(cosines(network, images)).mean(0)

@@ -23,6 +23,7 @@ from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training.class_weights import class_weights, weighted_mean
 from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.distributed import gathered
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe
@@ -74,10 +75,15 @@ def closing_norms(network: OsdtwNet) -> list[str]:
     return found
 
 
+def normalised_logits(network: OsdtwNet, images: Tensor) -> Tensor:
+    """Logits of the network with its batch norms normalised, shape (B, C); its `Normalisation` rectifies them."""
+    logits: Tensor = functional_call(network, _normalised(network), (images,))
+    return logits.float()
+
+
 def rectified_logits(network: OsdtwNet, images: Tensor) -> Tensor:
     """Logits of the network under its `Normalisation`, shape (B, C)."""
-    logits: Tensor = functional_call(network, _normalised(network), (images,))
-    rectified: Tensor = _added(network).logits(logits.float())
+    rectified: Tensor = _added(network).logits(normalised_logits(network, images))
     return rectified
 
 
@@ -89,11 +95,11 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     closing_norms(network)
 
     batches = Batches(data.train, data.train_indices, recipe)
-    weights = class_weights(batches)
+    weights, rectify = class_weights(batches), _added(network).logits
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
-        losses = F.cross_entropy(rectified_logits(network, images), labels, reduction="none")
-        return weighted_mean(losses, labels, weights)
+        logits, every = rectify(gathered(normalised_logits(network, images))), gathered(labels)
+        return weighted_mean(F.cross_entropy(logits, every, reduction="none"), every, weights)
 
     holdout = Batches(data.holdout, data.holdout_indices, recipe)
     chosen = selection(recipe, "train", holdout, partial(rectified_logits, network))
