@@ -19,8 +19,8 @@ MODEL_LIBRARIES = {"torch", "timm", "safetensors", "huggingface_hub", "numpy", "
 TRAINING_COLUMNS = [
     {"cli", "demo", "benchmark"},
     {"pipeline", "options", "checking"},
-    {"stages", "methods", "figures", "benchmark_figures"},
-    {"planning", "engine", "calibration", "budget", "provenance", "benchmark_table"},
+    {"stages", "methods", "figures", "benchmark_figures", "checks", "results"},
+    {"planning", "engine", "calibration", "budget", "provenance", "inventory", "benchmark_table"},
     {"networks", "search", "selection", "steps"},
     {"proxy", "schur", "store"},
     {"fisher", "responses", "terms"},

@@ -9,9 +9,10 @@ from timm import create_model
 from osdtw_models.load import load_model
 from osdtw_models.zoo import CIFAR_MEAN, CIFAR_STD
 from osdtw_training import data, responses
+from osdtw_training.checks import check
 from osdtw_training.data import load_data
 from osdtw_training.networks import new_network
-from osdtw_training.pipeline import check, run_recipe
+from osdtw_training.pipeline import run_recipe
 from osdtw_training.recipe import Recipe
 from osdtw_training.recipe_tables import Joint, Refit, Schedule, Warmup
 from osdtw_training.values import from_values
@@ -109,8 +110,8 @@ def test_the_saved_folder_gives_the_trained_network(finished, load):
 def test_the_same_seed_gives_the_same_weights_whatever_the_test_images(finished, tiny, tmp_path, monkeypatch):
     read = data.read_images
 
-    def poisoned(source, split, *args):
-        images = read(source, split, *args)
+    def poisoned(source, split, *args, **named):
+        images = read(source, split, *args, **named)
         if split == "test":
             images.images.random_(0, 256)
             images.labels.fill_(3)

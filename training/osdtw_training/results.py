@@ -1,0 +1,107 @@
+"""A trained network -> ``results.json``: its figures, and what they depend on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from osdtw_models.breakdown import breakdown
+from osdtw_models.complexity import cost
+from osdtw_models.evaluation import class_accuracies, evaluate_logits, predict_images
+from osdtw_models.image_set import ImageSet
+from osdtw_models.network import OsdtwNet
+from osdtw_models.partition import ClassPartition
+from osdtw_training import distributed
+from osdtw_training.budget import plain_multiply_adds, training_passes
+from osdtw_training.calibration import fit_calibration
+from osdtw_training.data import LongTailedData
+from osdtw_training.inventory import rounded_weights
+from osdtw_training.recipe import Recipe
+from osdtw_training.runs import Run
+from osdtw_training.selection import epoch_taken
+
+
+def evaluate(
+    recipe: Recipe,
+    data: LongTailedData,
+    network: OsdtwNet,
+    partition: ClassPartition,
+    run: Run,
+    origin: dict[str, Any],
+) -> dict[str, Any]:
+    """All numbers of a run, with what they depend on.
+
+    Args:
+        recipe: The recipe.
+        data: The images.
+        network: The trained network.
+        partition: The tasks.
+        run: Run folder.
+        origin: See `osdtw_training.provenance`.
+
+    Returns:
+        The content of ``results.json``.
+    """
+    seconds = sum(row["seconds"] for row in run.metrics())
+    plain = plain_multiply_adds(recipe, network.num_classes)
+    results: dict[str, Any] = {
+        "recipe": recipe.name,
+        "method": recipe.method,
+        "model": recipe.model,
+        "data": recipe.data,
+        "imbalance_factor": recipe.imbalance_factor,
+        "seed": recipe.seed,
+        "passes": recipe.passes(),
+        "training_passes": {k: round(v, 3) for k, v in training_passes(recipe, network, len(data.train)).items()},
+        "inference_ratio": round(cost(network)["multiply_adds"]["total"] / plain, 4),
+        "training_hours": round(seconds / 3600, 3),
+        "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        **origin,
+        "class_counts": data.group_counts,
+        "training_counts": data.counts,
+        "class_weights": rounded_weights(recipe, data),
+        "test_images": len(data.test) if data.test is not None else 0,
+        "broken_images_left_out": {split: len(broken) for split, broken in data.left_out.items()},
+    }
+    if recipe.method == "osdtw":
+        plan = run.read_json("plan.json")
+        results["plan"] = {key: plan[key] for key in ("source", "shared_depth", "task_weights")}
+    results.update(epoch_taken(recipe, run))
+    for split, images in (("test", data.test), ("holdout", data.holdout)):
+        if images is not None and len(images):
+            results[split] = _figures_of(network, images, partition, data.group_counts)
+    return results
+
+
+def calibrate(
+    recipe: Recipe, data: LongTailedData, network: OsdtwNet, partition: ClassPartition
+) -> dict[str, dict[str, Any]]:
+    """Calibrate a network on the held-out images, if the recipe wants it and there are any.
+
+    Returns:
+        For ``results.json``: what was fitted, on how many images, and the figures before it.
+    """
+    if not recipe.calibrate or not len(data.holdout):
+        return {}
+    sets = {"test": data.test, "holdout": data.holdout}
+    before = {
+        split: _figures_of(network, images, partition, data.group_counts)
+        for split, images in sets.items()
+        if images is not None
+    }
+    network.set_calibration(fit_calibration(network, data.holdout))
+    for split in before.values():
+        del split["per_class"]
+        split["breakdown"] = {"reliability": split["breakdown"]["reliability"]}
+    return {"calibration": {"tasks": network.calibration, "images": len(data.holdout), "before": before}}
+
+
+def _figures_of(network: OsdtwNet, images: ImageSet, partition: ClassPartition, counts: list[int]) -> dict[str, Any]:
+    own = images.subset(range(len(images))[distributed.share(len(images))])
+    logits, labels = distributed.gathered(predict_images(network.cpu(), own.images)), images.labels
+    values: dict[str, Any] = {
+        name: None if value != value else round(value, 4)
+        for name, value in evaluate_logits(logits, labels, partition, counts)
+    }
+    each = class_accuracies(logits.argmax(-1), labels, len(counts)).tolist()
+    values["per_class"] = [None if value != value else round(value, 2) for value in each]
+    return {**values, "breakdown": breakdown(logits, labels, counts)}
