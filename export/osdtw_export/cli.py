@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from osdtw_export.door import DEFAULT_SOURCE, Parser, run_door
+from osdtw_export.variant import OPSET, PACKINGS, PRECISIONS, Variant
 
 if TYPE_CHECKING:
     from osdtw_export.graph import OnnxFile
@@ -60,8 +61,27 @@ def _export_parser() -> Parser:
         help="a model name, a run or checkpoint folder with config.json and model.safetensors, or hf-hub:org/name "
         f"(default: {DEFAULT_SOURCE})",
     )
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="the file to write (default: <name>.onnx)")
+    add = parser.add_argument
+    add("-o", "--output", metavar="FILE", type=Path, help="the file to write (default: <name>.onnx)")
+    add(
+        "--pack",
+        default="auto",
+        choices=(*PACKINGS, "auto"),
+        help="run the decoders of all tasks as one: grouped or dense convolutions (default: grouped; none for int8)",
+    )
+    add("--precision", default="fp32", choices=PRECISIONS, help="of weights and arithmetic (default: fp32)")
+    add("--batch", default="dynamic", metavar="N", help="images per run: any number, or always N (default: dynamic)")
+    add("--uint8", action="store_true", help="take pixels (batch, H, W, channels) and normalise them in the graph")
+    add("--softmax", action="store_true", help="a last output 'probabilities'")
+    add("--opset", type=int, default=OPSET, metavar="N", help=f"version of the ONNX operators (default: {OPSET})")
     return parser
+
+
+def _variant(options: argparse.Namespace) -> Variant:
+    batch = None if options.batch == "dynamic" else options.batch
+    if batch is not None and not batch.isdecimal():
+        raise ValueError(f"--batch is {batch!r}; give a number of images, or 'dynamic' for any.")
+    return Variant(options.pack, options.precision, batch and int(batch), options.uint8, options.opset, options.softmax)
 
 
 def _export(options: argparse.Namespace) -> None:
@@ -71,9 +91,11 @@ def _export(options: argparse.Namespace) -> None:
     from osdtw_models.doors import need
 
     need("export", *EXTRA)
-    from osdtw_export.graph import describe, export_onnx
+    from osdtw_export.describe import describe
+    from osdtw_export.graph import export_onnx
     from osdtw_models.load import load_model
 
+    variant = _variant(options)
     source = options.source
     if source is None:
         source = DEFAULT_SOURCE
@@ -85,7 +107,7 @@ def _export(options: argparse.Namespace) -> None:
     origin = source if _on_hub(source) else name
     print(f"Source   {source}")
     _tell_network(describe(model, origin), model.num_blocks)
-    _tell_file(export_onnx(model, output, source=origin, debug=options.debug))
+    _tell_file(export_onnx(model, output, source=origin, variant=variant, debug=options.debug), variant)
 
 
 def _name(source: str) -> str:
@@ -107,10 +129,16 @@ def _tell_network(metadata: Metadata, num_blocks: int) -> None:
     print(f"Classes  {metadata.num_classes} in {tasks}", flush=True)
 
 
-def _tell_file(file: OnnxFile) -> None:
-    size = ", ".join(map(str, file.metadata.input_size))
-    outputs = ", ".join(f"{name} (batch, {width})" for name, width in file.metadata.output_sizes.items())
-    print(f"Input    pixel_values (batch, {size})")
+def _tell_file(file: OnnxFile, variant: Variant) -> None:
+    from osdtw_export.interface import image_shape
+
+    known = file.metadata
+    size = ", ".join(map(str, image_shape(known)))
+    batch = known.batch or "batch"
+    outputs = ", ".join(f"{name} ({batch}, {width})" for name, width in known.output_sizes.items())
+    why = f" instead of {variant.packing}: {file.unpacked_because}" if file.unpacked_because else ""
+    print(f"Packing  {known.packing}{why}")
+    print(f"Input    pixel_values ({batch}, {size}), {'uint8' if known.uint8 else 'float32'}")
     print(f"Outputs  {outputs}")
     print(f"Labels   {'in the file' if file.metadata.label_names else 'none in the checkpoint'}")
     print(f"Size     {file.num_bytes / 1e6:.2f} MB, opset {file.opset}")

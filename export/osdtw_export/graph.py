@@ -6,35 +6,31 @@ name only after ONNX's checker has accepted it and ONNX Runtime has agreed with 
 
 from __future__ import annotations
 
-import hashlib
+import copy
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import onnx
-import safetensors.torch
-import timm
 import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
-from timm.data import resolve_model_data_config
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-import osdtw_models
+from osdtw_export.copies import convolve_without_copies
+from osdtw_export.describe import describe
+from osdtw_export.folding import fold_batch_norm
+from osdtw_export.interface import INPUT
 from osdtw_export.metadata import Metadata
+from osdtw_export.pack import pack
 from osdtw_export.parity import ParityReport, check_parity
-from osdtw_export.runtime import INPUT
+from osdtw_export.shortcuts import convolve_shortcuts
+from osdtw_export.variant import Variant
 from osdtw_models import OsdtwNet
 from osdtw_models.doors import first_line
 from osdtw_models.files import write_whole
-
-OPSET = 20
-OPSETS = range(18, 24)  # what torch's exporter writes
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,7 @@ class OnnxFile:
         opset: Version of the ONNX operators it uses.
         metadata: What it says about itself.
         parity: How far it is from PyTorch.
+        unpacked_because: Why its decoders are not packed although that was asked for, or "".
     """
 
     path: Path
@@ -54,6 +51,7 @@ class OnnxFile:
     opset: int
     metadata: Metadata
     parity: ParityReport
+    unpacked_because: str = ""
 
 
 def export_onnx(
@@ -62,20 +60,21 @@ def export_onnx(
     *,
     source: str,
     label_names: list[str] | None = None,
-    opset: int = OPSET,
+    variant: Variant | None = None,
     debug: bool = False,
 ) -> OnnxFile:
     """Write a network as one ONNX file.
 
-    Input "pixel_values": (batch, channels, H, W), float32, normalised. Outputs: "logits" (batch, classes), fused,
-    in the original class order, then "logits_task0" and so on, (batch, n_k + 1) with "none" last. The batch is free.
+    Input "pixel_values": (batch, channels, H, W), float32, normalised; or (batch, H, W, channels), uint8. Outputs:
+    "logits" (batch, classes), fused, in the original class order, then "logits_task0" and so on, (batch, n_k + 1) with
+    "none" last; then "probabilities" (batch, classes), if wanted.
 
     Args:
         model: The network; it is left as it is.
         path: The file to write; an older file is replaced only by one that passed every check.
         source: Where the weights come from; it will stand in the file.
         label_names: Name of each class; by default those of the model's ``pretrained_cfg``, if any.
-        opset: Version of the ONNX operators, 18 to 23.
+        variant: The form of the file: float32, any batch, decoders packed where they can be, by default.
         debug: Let the exporter speak.
 
     Returns:
@@ -90,105 +89,119 @@ def export_onnx(
         raise ValueError(f"{path} is a folder or a device; name a file to write, such as model.onnx.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent}; create it first, or write somewhere else.")
-    if opset not in OPSETS:
-        raise ValueError(f"Opset {opset} cannot be written; choose one of {OPSETS.start} to {OPSETS.stop - 1}.")
     if not model.num_classes:
         raise ValueError("This network has no classifiers (num_classes=0); load it with its classes.")
-    metadata = describe(model, source, label_names)
-    model = deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format).eval()
-    model.set_grad_checkpointing(False)
+    variant = variant or Variant()
+    model = evaluated(model)
+    graph, metadata, reason = inference_graph(model, describe(model, source, label_names), variant)
     reports = []
 
     def write_checked(draft: Path) -> None:
-        _write(model, draft, metadata, opset, debug)
+        write_graph(graph, draft, metadata, variant.opset, debug)
         reports.append(check_parity(model, draft))
 
     write_whole(path, write_checked)
-    return OnnxFile(path, path.stat().st_size, opset, metadata, reports[0])
+    return OnnxFile(path, path.stat().st_size, variant.opset, metadata, reports[0], reason)
 
 
-def describe(model: OsdtwNet, source: str, label_names: list[str] | None = None) -> Metadata:
-    """Gather what the file will say about itself.
-
-    Args:
-        model: The network.
-        source: Where its weights come from.
-        label_names: Name of each class; by default those of the model's ``pretrained_cfg``, if any.
-
-    Returns:
-        The metadata.
-
-    Raises:
-        ValueError: If the label names or the preprocessing do not fit the network.
-    """
-    config = model.pretrained_cfg
-    data = resolve_model_data_config(model)
-    weights = {name: tensor.cpu().contiguous() for name, tensor in model.state_dict().items()}
-    return Metadata(
-        architecture=config["architecture"],
-        source=source,
-        task_classes=model.partition.to_lists(),
-        label_names=label_names or _own_labels(config, model.num_classes),
-        shared_depth=model.shared_depth,
-        fusion=model.fusion,
-        input_size=(model.in_chans, *data["input_size"][1:]),
-        mean=_per_channel(data["mean"], model.in_chans),
-        std=_per_channel(data["std"], model.in_chans),
-        crop_pct=data["crop_pct"],
-        interpolation=data["interpolation"],
-        weights_sha256=hashlib.sha256(safetensors.torch.save(weights)).hexdigest(),
-        class_counts=model.class_counts,
-        versions={package.__name__: str(package.__version__) for package in (osdtw_models, timm, torch)},
-    )
+def evaluated(model: OsdtwNet) -> OsdtwNet:
+    """A copy of a network as it is exported: on the CPU, in float32 and evaluation mode."""
+    model = copy.deepcopy(model).cpu().float().to(memory_format=torch.contiguous_format).eval()
+    model.set_grad_checkpointing(False)
+    return model
 
 
-def fold_batch_norm(model: nn.Module) -> None:
-    """Fold every batch norm ``bnX`` into the convolution ``convX`` beside it, in place.
-
-    torch's exporter folds too, but has folded wrongly before (pytorch#166797).
+class InferenceGraph(nn.Module):
+    """What the file computes: every output as one tuple.
 
     Args:
-        model: A network in eval mode.
+        network: The network; its rule of fusion is used.
+        task_logits: From normalised images to the logits of every task.
+        metadata: Tells which inputs and outputs are wanted.
     """
-    for module in list(model.modules()):
-        for name, conv in list(module.named_children()):
-            norm = getattr(module, name.replace("conv", "bn"), None)
-            # timm's own kind of batch norm has an activation inside, which must stay.
-            if isinstance(conv, nn.Conv2d) and type(norm) is nn.BatchNorm2d:
-                setattr(module, name, fuse_conv_bn_eval(conv, norm))
-                setattr(module, name.replace("conv", "bn"), nn.Identity())
 
-
-class _EveryOutput(nn.Module):
-    """Fused and task logits as one tuple, each decoder run once."""
-
-    def __init__(self, network: OsdtwNet) -> None:
+    def __init__(self, network: OsdtwNet, task_logits: nn.Module, metadata: Metadata) -> None:
         super().__init__()
-        self.network = network
+        self.task_logits = task_logits
+        # All but the modules: a packed graph has decoders of its own.
+        self.fusion = copy.copy(network)
+        self.fusion._modules = {}
+        self.uint8, self.softmax = metadata.uint8, metadata.softmax
+        std = torch.tensor(metadata.std)
+        self.scale: Tensor
+        self.shift: Tensor
+        self.register_buffer("scale", (1 / (255 * std)).view(1, -1, 1, 1))
+        self.register_buffer("shift", (-torch.tensor(metadata.mean) / std).view(1, -1, 1, 1))
 
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:  # the argument names the graph's input
-        shared = self.network.forward_encoder(pixel_values)
-        task_logits = [self.network.forward_decoder(shared, k) for k in self.network.tasks]
-        return (self.network.fuse(task_logits), *self.network.calibrated(task_logits))
+        """Images -> fused logits, each task's, probabilities if wanted."""
+        if self.uint8:
+            pixel_values = pixel_values.permute(0, 3, 1, 2).float() * self.scale + self.shift
+        each = self.task_logits(pixel_values)
+        fused = self.fusion.fuse(each)
+        probabilities = (fused.softmax(-1),) if self.softmax else ()
+        return (fused, *self.fusion.calibrated(each), *probabilities)
 
 
-def _write(model: OsdtwNet, file: Path, metadata: Metadata, opset: int, debug: bool) -> None:
-    """Translate, save and check; the exporter's many failures become one sentence."""
-    folded = deepcopy(model)
-    fold_batch_norm(folded)
+def inference_graph(model: OsdtwNet, metadata: Metadata, variant: Variant) -> tuple[InferenceGraph, Metadata, str]:
+    """Rewrite a network for inference: batch norms folded, shortcuts convolved, decoders packed.
+
+    Args:
+        model: The network as `evaluated` makes it; it is left as it is.
+        metadata: What its file says about itself.
+        variant: The form of the file.
+
+    Returns:
+        What the file computes, the metadata with the form that it got, and why it is not packed, or "".
+    """
+    rewritten = copy.deepcopy(model)
+    images = torch.randn(2, *metadata.input_size, generator=torch.Generator().manual_seed(0))
+    fold_batch_norm(rewritten, images)
+    convolve_shortcuts(rewritten)
+    task_logits, packing, reason = pack(rewritten, variant.packing, images)
+    metadata = replace(
+        metadata,
+        packing=packing,
+        precision=variant.precision,
+        batch=variant.batch,
+        uint8=variant.uint8,
+        softmax=variant.softmax,
+    )
+    return InferenceGraph(rewritten, task_logits, metadata).eval(), metadata, reason
+
+
+def write_graph(graph: InferenceGraph, file: Path, metadata: Metadata, opset: int, debug: bool = False) -> None:
+    """Translate, save and check; the exporter's many failures become one sentence.
+
+    Args:
+        graph: What the file computes.
+        file: Where to write it.
+        metadata: What it says about itself.
+        opset: Version of the ONNX operators.
+        debug: Let the exporter speak.
+
+    Raises:
+        ValueError: If the exporter fails, or ONNX's checker refuses the file.
+    """
+    size = metadata.input_size
+    batch = metadata.batch or 2  # where it is free, an example of 1 would count as a constant
+    example = torch.zeros(batch, *size)
+    if metadata.uint8:
+        example = torch.zeros(batch, *size[1:], size[0], dtype=torch.uint8)
     try:
         with _silence(debug):
             program = torch.onnx.export(
-                _EveryOutput(folded).eval(),
-                (torch.zeros(2, *metadata.input_size),),  # a batch of 1 would count as a constant
+                graph,
+                (example,),
                 input_names=[INPUT],
                 output_names=list(metadata.output_sizes),
                 opset_version=opset,
-                dynamic_shapes=({0: "batch"},),
+                dynamic_shapes=None if metadata.batch else ({0: "batch"},),
                 dynamo=True,
                 verbose=debug,
             )
             assert program is not None  # None only without dynamo
+            convolve_without_copies(program.model)
             ClearMetadataAndDocStringPass()(program.model)
             program.model.metadata_props.update(metadata.to_props())
             program.save(file, external_data=False)
@@ -198,23 +211,6 @@ def _write(model: OsdtwNet, file: Path, metadata: Metadata, opset: int, debug: b
             f"torch {torch.__version__} could not write {metadata.architecture} as ONNX (opset {opset}); see all of "
             f"it with debug: {first_line(error)}"
         ) from error
-
-
-def _own_labels(config: dict[str, Any], num_classes: int) -> list[str] | None:
-    """Label names that came with the checkpoint; timm allows a list, or a dict from index to name."""
-    if config.get("num_classes") != num_classes:
-        return None  # the network got new classes since: the names are those of the old ones
-    names = config.get("label_names")
-    if isinstance(names, dict):
-        if {str(key) for key in names} != {str(c) for c in range(num_classes)}:
-            raise ValueError(f"label_names of the checkpoint must name the classes 0 to {num_classes - 1}.")
-        names = [name for _, name in sorted(names.items(), key=lambda item: int(item[0]))]
-    return list(names) if names else None
-
-
-def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
-    """Preprocessing of a network with other channels than its config: the mean of the known ones, as in timm."""
-    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-FORMAT_KEY, FORMAT = "osdtw_format", "1"
+FORMAT_KEY, FORMAT = "osdtw_format", "2"
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,13 @@ class Metadata:
         weights_sha256: Hash of the weights as safetensors: that of timm's ``model.safetensors``.
         versions: Version of each package that made the file.
         class_counts: Training images per class, or None.
+        packing: How its decoders run: "none", "grouped" or "dense", see `osdtw_export.pack`.
+        precision: "fp32", "fp16" or "int8".
+        batch: Images per run, or None for any number.
+        uint8: Whether it takes pixels (batch, H, W, channels), uint8, instead of normalised floats.
+        softmax: Whether it has the output "probabilities".
+        threads: Threads that were fastest where it was tuned, or None.
+        tuning: What was timed there, one row per candidate, or None.
 
     Raises:
         ValueError: If the fields contradict each other.
@@ -53,6 +60,13 @@ class Metadata:
     weights_sha256: str
     versions: dict[str, str]
     class_counts: list[int] | None = None
+    packing: str = "none"
+    precision: str = "fp32"
+    batch: int | None = None
+    uint8: bool = False
+    softmax: bool = False
+    threads: int | None = None
+    tuning: list[dict[str, Any]] | None = None
 
     def __post_init__(self) -> None:
         tasks = self.task_classes[:1] if self.experts else self.task_classes
@@ -71,6 +85,12 @@ class Metadata:
                 raise ValueError(f"mean and std must have one number per channel, {self.input_size[0]} each.")
         if min(self.std) <= 0:
             raise ValueError("std must be positive.")
+        for name in ("batch", "threads"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name} must be a positive number or null.")
+        if not (isinstance(self.uint8, bool) and isinstance(self.softmax, bool)):
+            raise ValueError("uint8 and softmax must be true or false.")
 
     @property
     def num_classes(self) -> int:
@@ -84,10 +104,11 @@ class Metadata:
 
     @property
     def output_sizes(self) -> dict[str, int]:
-        """Name and width of every output in order: the fused logits, then each task's, "none" included."""
+        """Name and width of every output in order: fused logits, each task's with "none", probabilities if any."""
         none = len(self.task_classes) > 1 and not self.experts
         tasks = {f"logits_task{k}": len(task) + none for k, task in enumerate(self.task_classes)}
-        return {"logits": self.num_classes, **tasks}
+        probabilities = {"probabilities": self.num_classes} if self.softmax else {}
+        return {"logits": self.num_classes, **tasks, **probabilities}
 
     def to_props(self) -> dict[str, str]:
         """The fields as ONNX ``metadata_props``."""
@@ -109,7 +130,7 @@ class Metadata:
             ValueError: If the pairs are not ours, or were changed into something that makes no sense.
         """
         if props.get(FORMAT_KEY) != FORMAT:
-            raise ValueError(f"it has no OSDTW metadata (key {FORMAT_KEY!r} with value {FORMAT!r})")
+            raise ValueError(f"has no OSDTW metadata (key {FORMAT_KEY!r} with value {FORMAT!r})")
         try:
             values: dict[str, Any] = {
                 f.name: props[f.name] if f.type == "str" else json.loads(props[f.name])
@@ -120,4 +141,4 @@ class Metadata:
                 values[name] = tuple(values[name])
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
-            raise ValueError(f"its OSDTW metadata is damaged ({type(error).__name__}: {error})") from error
+            raise ValueError(f"has damaged OSDTW metadata ({type(error).__name__}: {error})") from error

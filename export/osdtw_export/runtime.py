@@ -1,31 +1,36 @@
-"""An OSDTW ONNX file on ONNX Runtime: images in, logits out, no PyTorch."""
+"""An OSDTW ONNX file on ONNX Runtime: images in, classes out, no PyTorch."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import onnxruntime as ort
 
+from osdtw_export.binding import BoundSession
+from osdtw_export.guard import check_content
+from osdtw_export.interface import INPUT, check_interface, image_shape, prepared
 from osdtw_export.metadata import Metadata
+from osdtw_export.providers import open_session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-INPUT = "pixel_values"
-CPU = "CPUExecutionProvider"
-
 
 class OnnxClassifier:
-    """A classifier read from an ONNX file that `osdtw_export.graph` wrote.
+    """A classifier read from an ONNX file that `osdtw_export.graph` wrote. Threads may share one.
+
+    Images are pixels as decoders give them, RGB, (B, H, W, C), uint8; or normalised floats (B, C, H, W), which a file
+    that normalises by itself (``--uint8``) does not take.
 
     Args:
         path: The ONNX file.
-        providers: ONNX Runtime execution providers in order of preference; the CPU by default. All of them
-            must really run: there is no silent fall back.
-        threads: Threads of one operator; ONNX Runtime's own choice by default.
+        providers: "tensorrt", "cuda", "cpu" or ONNX Runtime's own names, best first. All of them must really run:
+            there is no silent fall back. By default CUDA where it is installed, else the CPU.
+        threads: Threads of one operator; by default what the file was tuned for, else ONNX Runtime's own choice.
+        batch_size: Images per run; more are split. A file of one batch size runs that size, filled up with zeros.
 
     Raises:
         FileNotFoundError: If there is no such file.
@@ -33,68 +38,117 @@ class OnnxClassifier:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], providers: Sequence[str] | None = None, threads: int | None = None
+        self,
+        path: str | os.PathLike[str],
+        providers: str | Sequence[str] | None = None,
+        threads: int | None = None,
+        batch_size: int = 64,
     ) -> None:
         self.path = os.fspath(path)
         if not os.path.isfile(self.path):
             raise FileNotFoundError(f"There is no file {self.path}; write one with osdtw-export --onnx.")
-        self._session = _session(self.path, list(providers or [CPU]), threads)
+        content = Path(self.path).read_bytes()
         try:
-            self.metadata = Metadata.from_props(self._session.get_modelmeta().custom_metadata_map)
-            _check_interface(self._session, self.metadata)
+            self.metadata = Metadata.from_props(check_content(content))
         except ValueError as error:
-            raise ValueError(f"{self.path} is no OSDTW file, {error}; write it with osdtw-export --onnx.") from error
+            raise ValueError(f"{self.path} is no OSDTW file, it {error}; write it with osdtw-export --onnx.") from error
+        known = self.metadata
+        self._session = open_session(
+            content, self.path, providers, threads or known.threads, known.batch is not None, known.precision == "fp16"
+        )
+        self.batch_size = known.batch or batch_size
+        try:
+            check_interface(self._session, known)
+        except ValueError as error:
+            raise ValueError(f"{self.path} is no OSDTW file, it {error}; write it again.") from error
+        self._bound = None
+        if known.batch:
+            blank = np.zeros((known.batch, *image_shape(known)), np.uint8 if known.uint8 else np.float32)
+            self._bound = BoundSession(self._session, INPUT, blank, known.output_sizes)
 
-    def logits(self, images: NDArray[np.float32]) -> NDArray[np.float32]:
+    def classify(self, images: NDArray[Any], topk: int = 5) -> list[list[tuple[str, float]]]:
+        """The most probable classes of every image.
+
+        Args:
+            images: Images, see the class.
+            topk: Classes per image.
+
+        Returns:
+            Per image names (or numbers, if the file has no names) and fused probabilities, best first.
+        """
+        names = self.label_names or [str(c) for c in range(self.num_classes)]
+        return [
+            [(names[c], float(row[c])) for c in np.argsort(-row, kind="stable")[:topk]]
+            for row in self.probabilities(images)
+        ]
+
+    def probabilities(self, images: NDArray[Any]) -> NDArray[np.float32]:
+        """Fused probabilities.
+
+        Args:
+            images: Images, see the class.
+
+        Returns:
+            Shape (B, classes); every row sums to 1.
+        """
+        logits = self.logits(images)
+        shifted = np.exp(logits - logits.max(-1, keepdims=True))
+        fused: NDArray[np.float32] = shifted / shifted.sum(-1, keepdims=True)
+        return fused
+
+    def logits(self, images: NDArray[Any]) -> NDArray[np.float32]:
         """Fused class logits.
 
         Args:
-            images: Normalised images, shape (B, C, H, W), float32.
+            images: Images, see the class.
 
         Returns:
             Logits in the original class order, shape (B, classes).
-
-        Raises:
-            ValueError: If the images have another shape or type.
         """
         return self.outputs(images, ["logits"])[0]
 
-    def task_logits(self, images: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    def task_logits(self, images: NDArray[Any]) -> list[NDArray[np.float32]]:
         """Logits of every task.
 
         Args:
-            images: Normalised images, shape (B, C, H, W), float32.
+            images: Images, see the class.
 
         Returns:
             K arrays of shape (B, n_k + 1), "none" last; for one task, and for experts, of shape (B, classes).
-
-        Raises:
-            ValueError: If the images have another shape or type.
         """
-        return self.outputs(images, self.output_names[1:])
+        return self.outputs(images, self.output_names[1 : 1 + len(self.task_classes)])
 
-    def outputs(self, images: NDArray[np.float32], names: Sequence[str] | None = None) -> list[NDArray[np.float32]]:
-        """Any outputs of the file from one run.
+    def outputs(self, images: NDArray[Any], names: Sequence[str] | None = None) -> list[NDArray[np.float32]]:
+        """Any outputs of the file.
 
         Args:
-            images: Normalised images, shape (B, C, H, W), float32.
-            names: Names of the outputs; all of `output_names` by default.
+            images: Images, see the class.
+            names: Names of the outputs; by default "logits" and those of every task.
 
         Returns:
             One array per name, shape (B, outputs).
 
         Raises:
-            ValueError: If the images have another shape or type.
+            ValueError: If the images have another shape or type, or hold what is not a finite number; see
+                `osdtw_export.interface.prepared`.
         """
-        size = self.input_size
-        if not isinstance(images, np.ndarray) or images.dtype != np.float32:
-            kind = images.dtype if isinstance(images, np.ndarray) else type(images).__name__
-            raise ValueError(f"The images must be a numpy array of float32, not {kind}; use astype(np.float32).")
-        if images.ndim != 4 or images.shape[1:] != size:
-            wanted = ", ".join(map(str, size))
-            raise ValueError(f"The images have shape {images.shape}, but this network takes (batch, {wanted}).")
-        result: list[NDArray[np.float32]] = self._session.run(names or self.output_names, {INPUT: images})
-        return result
+        names = list(names or self.output_names[: 1 + len(self.task_classes)])
+        images = prepared(images, self.metadata)
+        chunks = [self._run(images[i : i + self.batch_size], names) for i in range(0, len(images), self.batch_size)]
+        if len(chunks) == 1:
+            return chunks[0]
+        sizes = self.metadata.output_sizes
+        blank = [np.zeros((0, sizes[name]), np.float32) for name in names]
+        return [np.concatenate(parts) for parts in zip(blank, *chunks, strict=True)]
+
+    def _run(self, images: NDArray[Any], names: Sequence[str]) -> list[NDArray[np.float32]]:
+        """One run of at most `batch_size` images."""
+        if self._bound is None:
+            found: list[NDArray[np.float32]] = self._session.run(names, {INPUT: images})
+            return found
+        missing = self.batch_size - len(images)
+        filled = np.pad(images, [(0, missing), *[(0, 0)] * 3]) if missing else images
+        return [output[: len(images)] for output in self._bound.run(filled, names)]
 
     @property
     def output_names(self) -> list[str]:
@@ -156,41 +210,3 @@ class OnnxClassifier:
     def class_counts(self) -> list[int] | None:
         """Training images per class, or None if the file does not say."""
         return self.metadata.class_counts
-
-
-def _session(path: str, providers: list[str], threads: int | None) -> ort.InferenceSession:
-    """Open the file, or say in one sentence why not."""
-    available = ort.get_available_providers()
-    for name in providers:
-        if name not in available:
-            raise ValueError(
-                f"This onnxruntime has no {name}, only {', '.join(available)}; choose one of these, or for CUDA "
-                "install 'osdtw-models[export-gpu]'."
-            )
-    options = ort.SessionOptions()
-    if threads is not None:
-        options.intra_op_num_threads = threads
-    try:
-        session = ort.InferenceSession(path, options, providers=providers)
-    except Exception as error:  # each of ONNX Runtime's errors is its own child of Exception
-        raise ValueError(
-            f"ONNX Runtime cannot read {path} ({str(error).splitlines()[0]}); write it again with osdtw-export --onnx."
-        ) from error
-    lost = [name for name in providers if name not in session.get_providers()]
-    if lost:
-        raise ValueError(f"{lost[0]} is installed but did not start; check its driver and libraries, or use {CPU}.")
-    session.disable_fallback()
-    return session
-
-
-def _check_interface(session: ort.InferenceSession, metadata: Metadata) -> None:
-    """Refuse a graph whose inputs and outputs are not those that its metadata tell, or whose batch is fixed."""
-    inputs = {value.name: value.shape[1:] for value in session.get_inputs()}
-    outputs = {value.name: value.shape[1:] for value in session.get_outputs()}
-    if inputs != {INPUT: list(metadata.input_size)}:
-        raise ValueError(f"its inputs are {inputs} instead of one {INPUT!r} of size {list(metadata.input_size)}")
-    if isinstance(session.get_inputs()[0].shape[0], int):
-        raise ValueError("its batch size is fixed")
-    wanted = {name: [width] for name, width in metadata.output_sizes.items()}
-    if list(outputs.items()) != list(wanted.items()):
-        raise ValueError(f"its outputs are {outputs} instead of {wanted}")

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 import torch
+from timm.models import save_for_hf
 
 from osdtw_export import cli
 from osdtw_export.cli import main
@@ -41,8 +42,10 @@ def test_a_run_folder_becomes_a_file_of_its_name(exported, here, capfd):
         "logits (batch, 10), logits_task0 (batch, 5), logits_task1 (batch, 7)",
         "MB, opset 20",
         "batch 1 ",
-        "batch 7 ",
-        "batch 64 ",
+        "batch 3 ",
+        "batch 8 ",
+        "Packing  grouped\n",
+        "pixel_values (batch, 3, 32, 32), float32",
         "Wrote    my_run.onnx",
     ):
         assert said in out
@@ -57,6 +60,25 @@ def test_without_a_source_it_exports_the_packaged_network_and_says_so(exported, 
     assert main(["--onnx", "-o", "out.onnx"]) == 0
     assert "No SOURCE given: exporting the packaged osdtw_resnet32" in capsys.readouterr().out
     assert OnnxClassifier("out.onnx").metadata.source == "osdtw_resnet32"
+
+
+def test_options_shape_the_file_and_a_lost_packing_is_told(make_network, here, capsys):
+    one = make_network(task_classes=[list(range(10))])
+    save_for_hf(one, here / "one", safe_serialization=True)
+    words = "--pack dense --batch 3 --uint8 --softmax --opset 18 -o one.onnx"
+    assert main(["--onnx", str(here / "one"), *words.split()]) == 0
+    out = capsys.readouterr().out
+    assert "Packing  none instead of dense: there is one task only" in out
+    assert "pixel_values (3, 32, 32, 3), uint8" in out
+    assert "logits (3, 10), logits_task0 (3, 10), probabilities (3, 10)" in out
+    assert "opset 18" in out
+    known = OnnxClassifier(here / "one.onnx").metadata
+    assert (known.packing, known.batch, known.uint8, known.softmax) == ("none", 3, True, True)
+
+
+@pytest.mark.parametrize("batch", ["-1", "many", "0"])
+def test_a_batch_must_be_a_number_of_images(capsys, batch):
+    assert "atch" in refusal(capsys, "--onnx", f"--batch={batch}")
 
 
 @pytest.mark.parametrize(
