@@ -22,7 +22,7 @@ Picture = str | Path | Image.Image | Pixels
 
 
 class Classifier(Protocol):
-    """Anything that turns normalised images (B, C, H, W) into logits: a network or an ONNX file."""
+    """Anything that turns pixels (B, H, W, C) into logits: a network or an ONNX file."""
 
     @property
     def label_names(self) -> list[str] | None:
@@ -56,7 +56,7 @@ class Classifier(Protocol):
     def class_counts(self) -> Sequence[int] | None:
         """Training images per class, if known."""
 
-    def outputs(self, images: Array) -> list[Array]:
+    def outputs(self, images: Pixels) -> list[Array]:
         """Fused logits (B, classes), then the logits of every task, "none" last."""
 
 
@@ -80,10 +80,11 @@ class TorchClassifier:
         self.interpolation: str = data["interpolation"]
 
     @torch.inference_mode()
-    def outputs(self, images: Array) -> list[Array]:
-        """Fused logits (B, classes), then the logits of every task, "none" last, from images (B, C, H, W)."""
+    def outputs(self, images: Pixels) -> list[Array]:
+        """Fused logits (B, classes), then the logits of every task, "none" last, from pixels (B, H, W, C)."""
         device = self.model.class_position.device
-        tasks = self.model.forward_tasks(torch.from_numpy(images).to(device))
+        floats = np.stack([preprocess(image, self) for image in images])
+        tasks = self.model.forward_tasks(torch.from_numpy(floats).to(device))
         return [logits.cpu().numpy() for logits in (self.model.fuse(tasks), *self.model.calibrated(tasks))]
 
 
@@ -180,7 +181,7 @@ class Predictor:
         Returns:
             One prediction per image.
         """
-        fused, *tasks = self.classifier.outputs(np.stack([preprocess(image, self.classifier) for image in pixels]))
+        fused, *tasks = self.classifier.outputs(pixels)
         probabilities = softmax(under_prior(fused, self.prior))
         none = [softmax(logits)[:, -1] for logits in tasks] if self.partition.has_none else []
         found = []

@@ -66,6 +66,11 @@ def _parser() -> Parser:
     )
     add("--topk", type=int, default=5, metavar="K", help="classes per image (default: 5)")
     add("--batch-size", type=int, default=64, metavar="N", help="images per pass (default: 64)")
+    add(
+        "--provider",
+        choices=("tensorrt", "cuda", "cpu"),
+        help="what runs an .onnx file (default: cuda where it is installed, else cpu)",
+    )
     add("-o", "--output", type=Path, metavar="FILE", help="write .csv, .json, .jsonl or .parquet instead of printing")
     add("--json", action="store_true", help="print one JSON object per image")
     return parser
@@ -103,7 +108,9 @@ def _predictor(options: argparse.Namespace) -> Predictor:
         need("export", "onnxruntime")
         from osdtw_export.runtime import OnnxClassifier
 
-        source = OnnxClassifier(options.model)
+        source = OnnxClassifier(options.model, options.provider)
+    elif options.provider:
+        raise ValueError(f"--provider is for .onnx files, and {options.model} is none; export it first.")
     return Predictor(source, options.prior, options.topk, options.batch_size)
 
 

@@ -8,7 +8,9 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
+from osdtw_export.graph import export_onnx
 from osdtw_export.predict_cli import main
+from osdtw_export.variant import Variant
 from osdtw_models import Predictor
 from osdtw_models.tables import write_table
 
@@ -31,9 +33,15 @@ def refusal(capsys, *argv):
     return err
 
 
-@pytest.mark.parametrize("kind", ["network", "onnx"])
-def test_a_network_and_its_onnx_file_say_the_same(exported, photos, capsys, kind):
+@pytest.mark.parametrize("kind", ["network", "onnx", "onnx of pixels, three at a time"])
+def test_a_network_and_its_onnx_file_say_the_same(exported, photos, capsys, kind, tmp_path):
     source = exported.run if kind == "network" else exported.file.path
+    if "pixels" in kind:
+        source = tmp_path / "pixels.onnx"
+        variant = Variant(batch=3, uint8=True)
+        export_onnx(
+            exported.model, source, source="test", label_names=exported.file.metadata.label_names, variant=variant
+        )
     assert main([str(photos), "--model", str(source), "--json", "--topk", "2", "--batch-size", "2"]) == 0
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     expected = Predictor(exported.run, topk=2)(photos)
@@ -93,6 +101,9 @@ def test_what_cannot_be_done_is_one_sentence(exported, photos, tmp_path, capsys)
     assert "Nothing to classify" in refusal(capsys, *model)
     assert "choose one" in refusal(capsys, photos, "--data", "digits", *model)
     assert "ends in none of" in refusal(capsys, photos, *model, "-o", tmp_path / "seen.xlsx")
+    assert "--provider is for .onnx files" in refusal(capsys, photos, *model, "--provider", "cpu")
+    onnx = ("--model", exported.file.path, "--provider", "cuda")
+    assert "no CUDAExecutionProvider, only" in refusal(capsys, photos, *onnx)
     assert "topk is 0" in refusal(capsys, photos, *model, "--topk", "0")
     assert "no prior 'none'" in refusal(capsys, photos, *model, "--prior", "none")
     assert "No file" in refusal(capsys, tmp_path / "other.png", *model)
