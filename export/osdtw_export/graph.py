@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import copy
 import os
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ import torch
 from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 from torch import Tensor, nn
 
+from osdtw_export.accuracy import Data, accuracy_cost
 from osdtw_export.copies import convolve_without_copies
 from osdtw_export.describe import describe
 from osdtw_export.folding import fold_batch_norm
@@ -26,6 +29,7 @@ from osdtw_export.interface import INPUT
 from osdtw_export.metadata import Metadata
 from osdtw_export.pack import pack
 from osdtw_export.parity import ParityReport, check_parity
+from osdtw_export.precision import lower_precision
 from osdtw_export.shortcuts import convolve_shortcuts
 from osdtw_export.variant import Variant
 from osdtw_models import OsdtwNet
@@ -44,6 +48,7 @@ class OnnxFile:
         metadata: What it says about itself.
         parity: How far it is from PyTorch.
         unpacked_because: Why its decoders are not packed although that was asked for, or "".
+        cost: Accuracies in percent before and after its precision was lowered, by figure, or None.
     """
 
     path: Path
@@ -52,6 +57,7 @@ class OnnxFile:
     metadata: Metadata
     parity: ParityReport
     unpacked_because: str = ""
+    cost: dict[str, tuple[float, float]] | None = None
 
 
 def export_onnx(
@@ -61,6 +67,7 @@ def export_onnx(
     source: str,
     label_names: list[str] | None = None,
     variant: Variant | None = None,
+    data: Data | None = None,
     debug: bool = False,
 ) -> OnnxFile:
     """Write a network as one ONNX file.
@@ -75,6 +82,7 @@ def export_onnx(
         source: Where the weights come from; it will stand in the file.
         label_names: Name of each class; by default those of the model's ``pretrained_cfg``, if any.
         variant: The form of the file: float32, any batch, decoders packed where they can be, by default.
+        data: Images: int8 is calibrated on them, and what fewer bits cost is measured on them.
         debug: Let the exporter speak.
 
     Returns:
@@ -89,19 +97,27 @@ def export_onnx(
         raise ValueError(f"{path} is a folder or a device; name a file to write, such as model.onnx.")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent}; create it first, or write somewhere else.")
+    variant = variant or Variant()
+    if variant.precision == "int8" and data is None:
+        raise ValueError("int8 is calibrated on real images; name them with --data, whose test set tells the cost.")
     if not model.num_classes:
         raise ValueError("This network has no classifiers (num_classes=0); load it with its classes.")
-    variant = variant or Variant()
     model = evaluated(model)
     graph, metadata, reason = inference_graph(model, describe(model, source, label_names), variant)
-    reports = []
+    reports, costs = [], []
 
     def write_checked(draft: Path) -> None:
-        write_graph(graph, draft, metadata, variant.opset, debug)
+        write_graph(graph, draft, replace(metadata, precision="fp32"), variant.opset, debug)
         reports.append(check_parity(model, draft))
+        if metadata.precision != "fp32":
+            with tempfile.TemporaryDirectory() as folder:
+                full = Path(shutil.copy(draft, Path(folder) / "full.onnx"))
+                lower_precision(full, draft, metadata, data)
+                reports.append(check_parity(model, draft))
+                costs.append(accuracy_cost(full, draft, data.test) if data else None)
 
     write_whole(path, write_checked)
-    return OnnxFile(path, path.stat().st_size, variant.opset, metadata, reports[0], reason)
+    return OnnxFile(path, path.stat().st_size, variant.opset, metadata, reports[-1], reason, *costs)
 
 
 def evaluated(model: OsdtwNet) -> OsdtwNet:
@@ -136,7 +152,9 @@ class InferenceGraph(nn.Module):
     def forward(self, pixel_values: Tensor) -> tuple[Tensor, ...]:  # the argument names the graph's input
         """Images -> fused logits, each task's, probabilities if wanted."""
         if self.uint8:
-            pixel_values = pixel_values.permute(0, 3, 1, 2).float() * self.scale + self.shift
+            # Channels-last strides, which ONNX does not have, would be written out in nodes of their own.
+            floats = pixel_values.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
+            pixel_values = floats * self.scale + self.shift
         each = self.task_logits(pixel_values)
         fused = self.fusion.fuse(each)
         probabilities = (fused.softmax(-1),) if self.softmax else ()

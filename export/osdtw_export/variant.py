@@ -7,7 +7,7 @@ from dataclasses import dataclass
 OPSET = 20
 OPSETS = range(18, 24)  # what torch's exporter writes
 PACKINGS = ("none", "grouped", "dense")
-PRECISIONS = ("fp32",)
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 @dataclass(frozen=True)
