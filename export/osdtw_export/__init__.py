@@ -1,6 +1,6 @@
 """OSDTW networks as ONNX files.
 
-``graph`` writes the file, ``parity`` holds it against PyTorch, ``runtime`` runs it without PyTorch, ``metadata``
+``export`` writes the file, ``parity`` holds it against PyTorch, ``runtime`` runs it without PyTorch, ``metadata``
 is what it says about itself. Nothing is imported before it is used: the runtime must start without torch, the commands
 without onnxruntime.
 """

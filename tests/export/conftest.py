@@ -7,7 +7,7 @@ import torch
 from timm.models import save_for_hf
 from torch import nn
 
-from osdtw_export.graph import OnnxFile, export_onnx
+from osdtw_export.export import OnnxFile, export_onnx
 from osdtw_models import OsdtwNet, create_model
 
 LABELS = [f"animal {c}" for c in range(10)]

@@ -103,7 +103,7 @@ def test_help_teaches_and_needs_no_torch():
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True)
     assert "examples:" in done.stdout
-    assert "osdtw-export --onnx runs/my_run -o birds.onnx" in done.stdout
+    assert "osdtw-export --onnx runs/birds -o birds.onnx" in done.stdout
 
 
 def test_without_a_format_it_asks_for_one(capsys):

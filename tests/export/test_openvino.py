@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from osdtw_export import OnnxClassifier
-from osdtw_export.graph import export_onnx
+from osdtw_export.export import export_onnx
 from osdtw_export.variant import Variant
 
 CORE = openvino.Core()

@@ -14,7 +14,7 @@ from timm.models import save_for_hf
 from osdtw_export import OnnxClassifier
 from osdtw_export.accuracy import Data, accuracies, accuracy_cost, batches, read_data
 from osdtw_export.cli import main
-from osdtw_export.graph import export_onnx
+from osdtw_export.export import export_onnx
 from osdtw_export.parity import check_parity
 from osdtw_export.precision import lower_precision
 from osdtw_export.quantise import class_balanced

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from pyarrow import parquet
 
-from osdtw_export.graph import export_onnx
+from osdtw_export.export import export_onnx
 from osdtw_export.predict_cli import main
 from osdtw_export.variant import Variant
 from osdtw_models import Predictor

@@ -10,7 +10,7 @@ import torch
 
 from osdtw_export import graph
 from osdtw_export.describe import describe
-from osdtw_export.graph import export_onnx
+from osdtw_export.export import export_onnx
 from osdtw_export.metadata import Metadata
 from osdtw_export.parity import BATCHES, ParityReport, ParityRow
 from osdtw_export.runtime import OnnxClassifier

@@ -10,7 +10,7 @@ import torch
 from families import SIZE
 
 from osdtw_export import OnnxClassifier
-from osdtw_export.graph import export_onnx
+from osdtw_export.export import export_onnx
 from osdtw_export.variant import Variant
 from osdtw_models import create_model
 
