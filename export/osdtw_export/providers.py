@@ -5,9 +5,11 @@ ONNX Runtime itself lists providers that cannot start, prints why, and goes on w
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -82,7 +84,8 @@ def open_session(
     """
     names = wanted_providers(asked)
     if CUDA in names and hasattr(ort, "preload_dlls"):
-        ort.preload_dlls()  # finds NVIDIA's libraries where pip put them
+        with redirect_stdout(io.StringIO()):  # whether CUDA starts is seen below
+            ort.preload_dlls()  # finds NVIDIA's libraries where pip put them
     options = ort.SessionOptions()
     # Idle threads of one session would otherwise spin and slow down the next one.
     options.add_session_config_entry("session.force_spinning_stop", "1")
