@@ -10,7 +10,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from osdtw_export.providers import CPU
+from osdtw_export.providers import CUDA, TENSORRT
 
 
 class BoundSession:
@@ -26,7 +26,7 @@ class BoundSession:
     def __init__(
         self, session: ort.InferenceSession, name: str, image: NDArray[Any], outputs: Mapping[str, int]
     ) -> None:
-        device = "cpu" if session.get_providers()[0] == CPU else "cuda"
+        device = "cuda" if session.get_providers()[0] in (CUDA, TENSORRT) else "cpu"
         self._session = session
         self._lock = threading.Lock()  # one set of addresses: one run at a time
         self._input = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(image), device, 0)

@@ -75,6 +75,8 @@ class Packed(nn.Module):
         self.decoder = merge(own, dense)
         self.necks = nn.ModuleList(branch.neck for branch in branches)
         self.plain_necks = all(type(neck) is nn.Identity for neck in self.necks)
+        if any(type(branch.classifier) is not nn.Linear or branch.classifier.bias is None for branch in branches):
+            raise UnpackableError("its classifiers are no linear layers")
         classifiers = [cast("nn.Linear", branch.classifier) for branch in branches]
         self.sizes = [classifier.out_features for classifier in classifiers]
         self.classifier = _merge_linear(classifiers, shared=self.copies == 1 and self.plain_necks)

@@ -227,6 +227,13 @@ def test_arguments_are_checked_before_any_work(make_network, tmp_path, monkeypat
         export_onnx(make_network(num_classes=0), tmp_path / "model.onnx", source="test")
 
 
+def test_a_folder_that_cannot_be_written_to_is_refused_before_any_work(make_network, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.onnx, "export", None)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(PermissionError, match="cannot be written to; choose another one with -o"):
+        export_onnx(make_network(), tmp_path / "model.onnx", source="test")
+
+
 def test_the_report_has_a_row_for_every_batch_and_output_and_knows_the_worst(exported):
     report = exported.file.parity
     names = list(exported.file.metadata.output_sizes)

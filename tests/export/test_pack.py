@@ -139,6 +139,12 @@ def test_decoders_that_differ_are_not_packed():
     assert pack(model, "grouped", images)[1:] == ("none", "its decoders differ")
 
 
+def test_classifiers_of_another_kind_are_not_packed():
+    model, images = folded(cifar(shared_depth=3), torch.randn(2, 3, 32, 32)), torch.randn(2, 3, 32, 32)
+    model.branches[0].classifier = nn.Linear(64, 6, bias=False)
+    assert pack(model, "grouped", images)[1:] == ("none", "its classifiers are no linear layers")
+
+
 def test_packing_leaves_the_network_as_it_is():
     images = torch.randn(2, 3, 32, 32)
     model = folded(cifar(shared_depth=3), images)
