@@ -43,6 +43,7 @@ DEPTHS = (1, 6, 8, 11, 13, 16)
 COMPILED_DEPTH = 11
 EXPERTS_DEPTH = 6  # RIDE's experts share the stem and the first stage
 BATCHES = (1, 8, 64)
+ROUNDS = 30
 FORMS = {"unpacked": "none", "packed": "grouped", "dense": "dense"}
 
 
@@ -75,7 +76,7 @@ def export_all(folder: Path, depths: Sequence[int], gpu: bool) -> dict[tuple[str
     images = ImageSet(
         torch.randint(256, (64, 3, 32, 32), dtype=torch.uint8), torch.arange(64), ("",) * CLASSES, ("",) * 64
     )
-    noise = Data(images, images.subset([0]), True)
+    noise = Data(images, None, True)
     files: dict[tuple[str, int | None], Path] = {}
 
     def export(model: OsdtwNet, name: str, depth: int | None, **variant: Any) -> None:
@@ -172,7 +173,7 @@ def fewer_bits(folder: Path, data_dir: str) -> dict[str, dict[str, float]]:
     data = read_data(file.metadata, "cifar100", data_dir)
     found["fp32"] = accuracies(file.path, data.test)
     for precision in ("fp16", "int8"):
-        calibration = replace(data, test=data.test.subset([0]))  # measured once, below
+        calibration = replace(data, test=None)
         export_onnx(model, file.path, source=RELEASED, variant=Variant(precision=precision), data=calibration)
         found[precision] = accuracies(file.path, data.test)
     return found
@@ -184,7 +185,7 @@ def main() -> None:
     parser.add_argument("--provider", default="cpu", choices=("cpu", "cuda", "tensorrt"))
     parser.add_argument("--depths", type=int, nargs="+", default=list(DEPTHS))
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--rounds", type=int, default=30, help="runs of each contender (default: 30)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"runs of each contender (default: {ROUNDS})")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile")
     parser.add_argument("--data-dir", metavar="DIR", help="CIFAR-100, for the accuracy in fewer bits")
     parser.add_argument("--output", type=Path, metavar="FILE")
@@ -203,7 +204,7 @@ def main() -> None:
                 rows += [{"threads": number, "clock": "thread" if own_clock else "wall", **row} for row in found]
                 print(f"{number} thread(s), batch {batch}: done", flush=True)
         study = {
-            "command": "python benchmarks/inference.py" + (f" --provider {options.provider}" if gpu else ""),
+            "command": command(options),
             "network": NAME,
             "provider": options.provider,
             "hardware": torch.cuda.get_device_name() if gpu else processor(),
@@ -219,6 +220,18 @@ def main() -> None:
     output = options.output or STUDIES / ("inference.json" if not gpu else f"inference_{options.provider}.json")
     write_text(output, json.dumps(study, indent=1) + "\n")
     print(f"Wrote {output}")
+
+
+def command(options: argparse.Namespace) -> str:
+    """How this run can be repeated; a folder's path tells about the machine and stays out."""
+    words = ["python benchmarks/inference.py"]
+    words += [f"--provider {options.provider}"] if options.provider != "cpu" else []
+    words += ["--depths " + " ".join(map(str, options.depths))] if tuple(options.depths) != DEPTHS else []
+    words += ["--threads " + " ".join(map(str, options.threads))] if options.threads != [1, 2] else []
+    words += [f"--rounds {options.rounds}"] if options.rounds != ROUNDS else []
+    words += ["--no-compile"] if options.no_compile else []
+    words += ["--data-dir CIFAR100"] if options.data_dir else []
+    return " ".join(words)
 
 
 def ratios(depths: Sequence[int]) -> list[dict[str, Any]]:

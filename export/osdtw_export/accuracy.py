@@ -24,12 +24,12 @@ class Data:
 
     Args:
         train: Labelled images that set the ranges of int8.
-        test: Labelled images that tell accuracy.
+        test: Labelled images that tell accuracy, or None if nobody wants to know.
         apart: Whether no image is in both.
     """
 
     train: ImageSet
-    test: ImageSet
+    test: ImageSet | None
     apart: bool
 
 

@@ -106,7 +106,7 @@ def export_onnx(
                 full = Path(shutil.copy(draft, Path(folder) / "full.onnx"))
                 lower_precision(full, draft, metadata, data)
                 reports.append(check_parity(model, draft))
-                costs.append(accuracy_cost(full, draft, data.test) if data else None)
+                costs.append(accuracy_cost(full, draft, data.test) if data and data.test else None)
 
     write_whole(path, write_checked)
     return OnnxFile(path, path.stat().st_size, variant.opset, metadata, reports[-1], reason, *costs)

@@ -53,8 +53,9 @@ class OnnxClassifier:
         except ValueError as error:
             raise ValueError(f"{self.path} is no OSDTW file, it {error}; write it with osdtw-export --onnx.") from error
         known = self.metadata
+        tuned = min(known.threads, os.cpu_count() or 1) if known.threads else None
         self._session = open_session(
-            content, self.path, providers, threads or known.threads, known.batch is not None, known.precision == "fp16"
+            content, self.path, providers, threads or tuned, known.batch is not None, known.precision == "fp16"
         )
         self.batch_size = known.batch or batch_size
         try:

@@ -47,7 +47,9 @@ def file_lines(file: OnnxFile, variant: Variant, data: Data | None) -> Iterator[
     for row in (file.parity.worst(batch) for batch in sorted({row.batch for row in file.parity.rows})):
         allowed = f"(allowed {row.allowed:.1e})" if math.isfinite(row.allowed) else "on noise, which says little"
         yield f"         batch {row.batch:<3} {row.difference:.1e} in {row.output} {allowed}"
-    if file.cost and data:
+    if known.precision != "fp32" and not data:
+        yield "Accuracy not measured; --data with a test set tells what fewer bits cost"
+    if file.cost and data and data.test:
         yield f"Accuracy in %, fp32 and this file, on {len(data.test)} test images"
         for name, (before, after) in file.cost.items():
             yield f"         {name:<8}{before:6.2f} {after:6.2f}  {after - before:+.2f}"

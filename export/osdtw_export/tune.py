@@ -75,12 +75,13 @@ def tune(
     """
     check_target(path)
     with tempfile.TemporaryDirectory() as folder:
-        files: dict[tuple[str, str], OnnxFile] = {}
+        files: dict[tuple[str, str], tuple[OnnxFile, Variant]] = {}
+        unmeasured = replace(data, test=None) if data else None
         for number, variant in enumerate(variants):
             draft = Path(folder) / f"{number}.onnx"
-            file = export_onnx(model, draft, source=source, variant=variant, data=data, debug=debug)
-            files.setdefault((file.metadata.packing, file.metadata.precision), file)
-        runs = {(*key, threads): file for key, file in files.items() for threads in thread_counts()}
+            file = export_onnx(model, draft, source=source, variant=variant, data=unmeasured, debug=debug)
+            files.setdefault((file.metadata.packing, file.metadata.precision), (file, variant))
+        runs = {(*key, threads): file for key, (file, _) in files.items() for threads in thread_counts()}
         batch = variants[0].batch or 1
         times = timed({key: OnnxClassifier(file.path, threads=key[-1]) for key, file in runs.items()}, batch)
         best = min(times, key=lambda key: times[key])
@@ -88,7 +89,10 @@ def tune(
             {"packing": key[0], "precision": key[1], "threads": key[2], "batch": batch, "milliseconds": round(ms, 3)}
             for key, ms in sorted(times.items(), key=lambda item: item[1])
         ]
-        fastest = runs[best]
+        fastest, variant = files[best[:2]]
+        if data and variant.precision != "fp32":  # what it costs is measured of the winner alone
+            draft = Path(folder) / "fastest.onnx"
+            fastest = export_onnx(model, draft, source=source, variant=variant, data=data, debug=debug)
         metadata = replace(fastest.metadata, threads=best[-1], tuning=table)
 
         def write(draft: Path) -> None:

@@ -18,6 +18,7 @@ from osdtw_export.export import export_onnx
 from osdtw_export.parity import check_parity
 from osdtw_export.precision import lower_precision
 from osdtw_export.quantise import class_balanced
+from osdtw_export.telling import file_lines
 from osdtw_export.variant import Variant
 from osdtw_models.datasets import ImageSet
 
@@ -108,6 +109,12 @@ def test_accuracies_are_those_of_the_logits_counted_by_hand(full, folder):
     )
     cost = accuracy_cost(full[1].path, full[1].path, data.test)
     assert all(before == after for before, after in cost.values())
+
+
+def test_fp16_without_images_says_that_its_cost_is_not_known(full):
+    file = replace(full[1], metadata=replace(full[1].metadata, precision="fp16"))
+    lines = list(file_lines(file, Variant(precision="fp16"), None))
+    assert "Accuracy not measured; --data with a test set tells what fewer bits cost" in lines
 
 
 def test_the_door_tells_the_cost_in_every_group(full, folder, tmp_path, capsys, monkeypatch):

@@ -8,6 +8,7 @@ import onnx
 import pytest
 
 from osdtw_export import OnnxClassifier, tune
+from osdtw_export.accuracy import Data
 from osdtw_export.providers import CPU, CUDA
 from osdtw_export.variant import Variant
 
@@ -17,6 +18,7 @@ def quick_export(exported, monkeypatch):
     """An exporter that writes the same file under another label; grouped is not to be had."""
 
     def export(model, path, *, source, variant, data, debug):
+        measured.append((variant.precision, data))
         packing = "none" if variant.pack == "grouped" else variant.pack
         metadata = replace(exported.file.metadata, packing=packing, precision=variant.precision)
         content = onnx.load(exported.file.path)
@@ -24,7 +26,9 @@ def quick_export(exported, monkeypatch):
         onnx.save(content, path)
         return replace(exported.file, path=path, metadata=metadata)
 
+    measured = []
     monkeypatch.setattr(tune, "export_onnx", export)
+    return measured
 
 
 def test_what_is_left_open_is_varied_and_what_is_set_is_kept(monkeypatch):
@@ -54,6 +58,16 @@ def test_the_fastest_is_kept_with_the_table_and_its_threads(exported, quick_expo
     lines = tune.table_lines(known.tuning)
     assert len(lines) == 5
     assert lines[1].split() == ["dense", "fp32", "2", "1", "1.00"]
+
+
+def test_what_fewer_bits_cost_is_measured_of_the_winner_alone(exported, quick_export, tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "timed", lambda classifiers, batch: {k: float(k[1] == "fp32") for k in classifiers})
+    data = Data("training images", "test images", True)
+    tried = [Variant("none"), Variant("none", "int8")]
+    file = tune.tune(exported.model, tmp_path / "model.onnx", tried, source="test", data=data)
+    assert file.metadata.precision == "int8"
+    unmeasured = Data("training images", None, True)
+    assert quick_export == [("fp32", unmeasured), ("int8", unmeasured), ("int8", data)]
 
 
 def test_a_place_that_cannot_be_written_to_is_refused_before_the_work(exported, tmp_path):

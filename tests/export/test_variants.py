@@ -7,14 +7,16 @@ import onnx
 import pytest
 import timm
 import torch
-from families import SIZE
+from families import FOREIGN, SIZE, ZOO, plain, zoo
 
 from osdtw_export import OnnxClassifier
 from osdtw_export.export import export_onnx
 from osdtw_export.variant import Variant
-from osdtw_models import create_model
+from osdtw_models import create_model, decouple
 
 TWO = [[7, 0, 2, 9], [1, 3, 4, 5, 6, 8]]
+FAST = ("osdtw_resnet10", "osdtw_vit_small_patch16_224")
+PACKED = ("osdtw_resnet10", "osdtw_resnet50", "regnet", "efficientnet", "resnet-d")
 NAMES = [name for name in timm.list_models("osdtw_*") if name != "osdtw_timm"]
 
 
@@ -73,7 +75,20 @@ def test_every_form_agrees_with_the_network_and_keeps_its_outputs(make_network, 
             classifier.outputs(images.astype(np.float32))
 
 
+@pytest.mark.parametrize(
+    "family", [pytest.param(name, marks=[] if name in FAST else pytest.mark.slow) for name in [*ZOO, *FOREIGN]]
+)
+def test_every_family_is_exported_and_agrees(family, tmp_path):
+    network = zoo(family, shared_depth=3) if family in ZOO else decouple(plain(family), 3)
+    network.pretrained_cfg = {**network.pretrained_cfg, "input_size": (3, SIZE, SIZE)}
+    file = export_onnx(network, tmp_path / "model.onnx", source="test")
+    assert file.parity.worst().passed
+    assert (file.unpacked_because == "") == (file.metadata.packing == "grouped") == (family in PACKED)
+    assert OnnxClassifier(file.path).input_size == (3, SIZE, SIZE)
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("packing", ["none", "grouped", "dense"])
 @pytest.mark.parametrize("place", ["first", "middle", "last"])
 @pytest.mark.parametrize("name", NAMES)
@@ -83,9 +98,8 @@ def test_every_name_of_the_zoo_at_three_depths(name, place, packing, tmp_path):
     model = create_model(name, num_classes=6, **sized)
     depth = {"first": 0, "middle": model.num_blocks // 2, "last": model.num_blocks}[place]
     model = create_model(name, num_classes=6, shared_depth=depth, **sized).eval()
-    if "resnet" not in name or "input_size" in model.pretrained_cfg:
-        side = min(SIZE, model.pretrained_cfg["input_size"][-1])
-        model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, side, side)}
+    side = min(SIZE, model.pretrained_cfg["input_size"][-1])
+    model.pretrained_cfg = {**model.pretrained_cfg, "input_size": (3, side, side)}
     file = export_onnx(model, tmp_path / "model.onnx", source="test", variant=Variant(packing))
     assert file.parity.worst().passed
     convolutional = "resn" in name
