@@ -83,6 +83,8 @@ def open_session(
         ValueError: If a provider is missing or does not start, or ONNX Runtime cannot read the file.
     """
     names = wanted_providers(asked)
+    if asked is None and both_installed():  # the GPU's may be gone without a trace
+        warnings.warn(f"{BOTH}.", RuntimeWarning, stacklevel=3)
     if CUDA in names and hasattr(ort, "preload_dlls"):
         with redirect_stdout(io.StringIO()):  # whether CUDA starts is seen below
             ort.preload_dlls()  # finds NVIDIA's libraries where pip put them

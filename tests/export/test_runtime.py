@@ -203,6 +203,13 @@ def test_a_provider_that_does_not_start_is_an_error(exported, monkeypatch):
         OnnxClassifier(exported.file.path, providers="tensorrt")
 
 
+def test_both_packages_side_by_side_are_told_of_even_where_the_cpu_runs(exported, monkeypatch):
+    monkeypatch.setattr(providers, "version", lambda name: "1.0")
+    with pytest.warns(RuntimeWarning, match="both installed and overwrite each other's files; run: pip uninstall"):
+        OnnxClassifier(exported.file.path)
+    OnnxClassifier(exported.file.path, "cpu")  # who asks for the CPU gets what was asked for
+
+
 def test_one_package_alone_is_not_both(monkeypatch):
     def only_the_gpus(name):
         if name == "onnxruntime":
