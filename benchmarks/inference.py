@@ -140,12 +140,13 @@ def time_all(contenders: Sequence[Contender], batch: int, rounds: int, own_clock
     clock = time.thread_time if own_clock else time.perf_counter
     images = np.random.default_rng(0).normal(size=(batch, 3, 32, 32)).astype(np.float32)
     times: list[list[float]] = [[] for _ in contenders]
+    order = np.random.default_rng(0)  # whoever always followed a large one would find the caches cold
     for number in range(rounds + 2):
-        for contender, spent in zip(contenders, times, strict=True):
+        for index in order.permutation(len(contenders)):
             start = clock()
-            contender.run(images)
+            contenders[index].run(images)
             if number > 1:  # the first runs allocate and compile
-                spent.append(1000 * (clock() - start))
+                times[index].append(1000 * (clock() - start))
     return [
         {"name": each.name, "depth": each.depth, "batch": batch, "milliseconds": round(statistics.median(spent), 4)}
         for each, spent in zip(contenders, times, strict=True)
