@@ -6,7 +6,6 @@ In turns, because machines are shared: what slows one candidate slows all of the
 from __future__ import annotations
 
 import os
-import shutil
 import statistics
 import tempfile
 import time
@@ -20,6 +19,7 @@ import onnx
 
 from osdtw_export.accuracy import Data
 from osdtw_export.export import OnnxFile, check_target, export_onnx
+from osdtw_export.metadata import Metadata
 from osdtw_export.providers import CPU, wanted_providers
 from osdtw_export.runtime import OnnxClassifier
 from osdtw_export.variant import PACKINGS, Variant
@@ -93,17 +93,20 @@ def tune(
         if data and variant.precision != "fp32":  # what it costs is measured of the winner alone
             draft = Path(folder) / "fastest.onnx"
             fastest = export_onnx(model, draft, source=source, variant=variant, data=data, debug=debug)
-        metadata = replace(fastest.metadata, threads=best[-1], tuning=table)
+        return _kept(fastest, path, replace(fastest.metadata, threads=best[-1], tuning=table))
 
-        def write(draft: Path) -> None:
-            shutil.copy(fastest.path, draft)
-            content = onnx.load(os.fspath(draft))
-            onnx.helper.set_model_props(content, metadata.to_props())
-            onnx.save(content, os.fspath(draft))
-            OnnxClassifier(draft)
 
-        write_whole(path, write)
-    return replace(fastest, path=path, num_bytes=path.stat().st_size, metadata=metadata)
+def _kept(file: OnnxFile, path: Path, metadata: Metadata) -> OnnxFile:
+    """The fastest under its final name, with what was found in its metadata."""
+
+    def write(draft: Path) -> None:
+        content = onnx.load(os.fspath(file.path))
+        onnx.helper.set_model_props(content, metadata.to_props())
+        onnx.save(content, os.fspath(draft))
+        OnnxClassifier(draft)  # it can be read again
+
+    write_whole(path, write)
+    return replace(file, path=path, num_bytes=path.stat().st_size, metadata=metadata)
 
 
 def thread_counts() -> list[int]:
