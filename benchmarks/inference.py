@@ -32,8 +32,8 @@ from osdtw_export.export import export_onnx
 from osdtw_export.runtime import OnnxClassifier
 from osdtw_export.variant import Variant
 from osdtw_models import OsdtwNet, cost, create_model
-from osdtw_models.datasets import ImageSet
 from osdtw_models.files import write_text
+from osdtw_models.image_set import ImageSet
 from osdtw_models.load import load_model
 from osdtw_training.provenance import processor
 

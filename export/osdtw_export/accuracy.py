@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from osdtw_export.metadata import Metadata
 from osdtw_export.runtime import OnnxClassifier
-from osdtw_models.datasets import ImageSet, has_test_split, read_images
+from osdtw_models.datasets import has_split, read_images
 from osdtw_models.evaluation import evaluate_logits
+from osdtw_models.image_set import ImageSet
 
 FIGURES = ("overall", "many", "medium", "few")
 
@@ -38,8 +39,8 @@ def read_data(metadata: Metadata, data: str, data_dir: str | None = None) -> Dat
 
     Args:
         metadata: What the file will say about itself.
-        data: "digits", "cifar100", or a folder of class folders.
-        data_dir: For "cifar100": see `osdtw_models.datasets.read_images`.
+        data: See `osdtw_models.datasets.read_images`.
+        data_dir: Likewise.
 
     Returns:
         Both sets; the same one twice where the folder has no test images of its own.
@@ -48,15 +49,15 @@ def read_data(metadata: Metadata, data: str, data_dir: str | None = None) -> Dat
         ValueError: If the classes are not those of the network.
     """
     fitting = (metadata.input_size[-1], data_dir, metadata.crop_pct, metadata.interpolation)
-    apart = has_test_split(data)
-    test = read_images(data, "test", *fitting, lazy=True)
     names = metadata.label_names
+    apart = has_split(data, "test", data_dir)
+    test = read_images(data, "test", *fitting, lazy=True, class_names=names)
     if len(test.class_names) != metadata.num_classes or (names and tuple(names) != test.class_names):
         raise ValueError(
             f"The {len(test.class_names)} classes of {data} are not the {metadata.num_classes} of this network; give "
             "images of the classes that it was trained on."
         )
-    return Data(read_images(data, "train", *fitting, lazy=True) if apart else test, test, apart)
+    return Data(read_images(data, "train", *fitting, lazy=True, class_names=names) if apart else test, test, apart)
 
 
 def batches(images: ImageSet, indices: Sequence[int], size: int) -> Iterator[NDArray[np.uint8]]:

@@ -20,7 +20,7 @@ from osdtw_export.precision import lower_precision
 from osdtw_export.quantise import class_balanced
 from osdtw_export.telling import file_lines
 from osdtw_export.variant import Variant
-from osdtw_models.datasets import ImageSet
+from osdtw_models.image_set import ImageSet
 
 COUNTS = [200, 150, 120, 60, 50, 40, 30, 10, 5, 3]
 

@@ -18,9 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from osdtw_models.doors import Parser, run_door
+from osdtw_models.doors import Parser, need, run_door
 from osdtw_models.files import write_text
-from osdtw_training.benchmark_figures import draw
 from osdtw_training.benchmark_list import Entry, read_list
 from osdtw_training.benchmark_table import page
 
@@ -118,6 +117,9 @@ def _main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     if not options.list.is_file():
         raise FileNotFoundError(f"There is no list {options.list}; give a TOML file of [[run]] tables.")
+    need("training", "matplotlib")
+    from osdtw_training.benchmark_figures import draw
+
     title, listed = read_list(options.list)
     entries = listed
     if options.only:
