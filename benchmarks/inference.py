@@ -67,8 +67,9 @@ def plain_network() -> OsdtwNet:
 
 
 def three_experts() -> OsdtwNet:
-    """Three branches above the first stage, the shape of RIDE's three experts at full width."""
-    return network(task_classes=[list(range(k, CLASSES, 3)) for k in range(3)], shared_depth=EXPERTS_DEPTH)
+    """RIDE's three experts: branches above the first stage, three quarters as wide there."""
+    every = [list(range(CLASSES))] * 3
+    return network(task_classes=every, fusion="mean", widths=(16, 24, 48), shared_depth=EXPERTS_DEPTH)
 
 
 def export_all(folder: Path, depths: Sequence[int], gpu: bool) -> dict[tuple[str, int | None], Path]:
@@ -239,7 +240,8 @@ def ratios(depths: Sequence[int]) -> list[dict[str, Any]]:
     """Multiply-adds at every depth, and of the three experts, to those of the plain backbone."""
     model = network()
     rows = [{"name": "", "depth": depth, "ratio": cost(model, depth)["ratio"]} for depth in depths]
-    return [*rows, {"name": "experts", "depth": EXPERTS_DEPTH, "ratio": cost(three_experts())["ratio"]}]
+    experts, plain = (cost(each)["multiply_adds"]["total"] for each in (three_experts(), plain_network()))
+    return [*rows, {"name": "experts", "depth": EXPERTS_DEPTH, "ratio": experts / plain}]
 
 
 if __name__ == "__main__":

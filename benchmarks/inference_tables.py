@@ -30,9 +30,9 @@ WORDS = {
     "plain eager": "plain backbone, PyTorch eager",
     "plain compiled": "plain backbone, torch.compile",
     "two networks": "two plain networks",
-    "experts unpacked": "three experts, one after the other",
-    "experts packed": "three experts, packed (grouped)",
-    "experts dense": "three experts, packed (dense)",
+    "experts unpacked": "RIDE's three narrow experts, one after the other",
+    "experts packed": "RIDE's three narrow experts, packed (grouped)",
+    "experts dense": "RIDE's three narrow experts, packed (dense)",
 }
 
 
