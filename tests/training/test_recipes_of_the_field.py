@@ -136,9 +136,9 @@ def test_colours_are_jittered_as_the_recipe_says(tiny, tmp_path):
     whole = {"data": str(tmp_path), "imbalance_factor": None, "holdout": 0, "crop": "resized", "flip": False}
 
     def means(jitter):
-        recipe = tiny(**whole, color_jitter=jitter, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), num_tasks=1)
+        recipe = tiny(**whole, color_jitter=jitter, num_tasks=1)
         images = load_data(recipe).train
-        return np.array([Augmented(images, [0], recipe, epoch)[0][0].mean((1, 2)).numpy() for epoch in range(40)]) * 255
+        return np.array([Augmented(images, [0], recipe, epoch)[0][0].double().mean((1, 2)) for epoch in range(40)])
 
     assert np.allclose(means(0.0), [200, 100, 50], atol=0.6)
     jittered = means(0.4)
