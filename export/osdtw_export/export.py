@@ -143,6 +143,7 @@ def write_graph(graph: InferenceGraph, file: Path, metadata: Metadata, opset: in
 
     Raises:
         ValueError: If the exporter fails, or ONNX's checker refuses the file.
+        OSError: If the file cannot be written.
     """
     size = metadata.input_size
     batch = metadata.batch or 2  # where it is free, an example of 1 would count as a constant
@@ -167,6 +168,8 @@ def write_graph(graph: InferenceGraph, file: Path, metadata: Metadata, opset: in
             program.model.metadata_props.update(metadata.to_props())
             program.save(file, external_data=False)
         onnx.checker.check_model(os.fspath(file), full_check=True)  # full: with strict shape inference
+    except OSError:  # a full disk is not the exporter's fault
+        raise
     except Exception as error:
         raise ValueError(
             f"torch {torch.__version__} could not write {metadata.architecture} as ONNX (opset {opset}); see all of "

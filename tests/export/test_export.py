@@ -1,5 +1,6 @@
 """The ONNX file computes what PyTorch computes, says what it is, and is never half written."""
 
+import errno
 import json
 import os
 
@@ -211,6 +212,16 @@ def test_a_failing_exporter_becomes_one_sentence_and_leaves_nothing(make_network
     with pytest.raises(ValueError, match=r"could not write osdtw_resnet14 .* first line$"):
         export_onnx(make_network(), tmp_path / "model.onnx", source="test")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_not_called_the_exporters_fault(make_network, tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(torch.onnx, "export", full)
+    with pytest.raises(OSError, match="No space left"):
+        export_onnx(make_network(), tmp_path / "model.onnx", source="test")
+    assert not list(tmp_path.iterdir())
 
 
 def test_arguments_are_checked_before_any_work(make_network, tmp_path, monkeypatch):
