@@ -66,6 +66,11 @@ def read_images(
         raise ValueError(f"Unknown split {split!r}; choose one of {', '.join(SPLITS)}.")
     if split == "val" and data in ("digits", *CIFAR):
         raise ValueError(f"{data} has no validation images; choose train or test.")
+    if lists != NO_LISTS and not is_list(data):
+        raise ValueError(
+            f"test_list, val_list and class_names go with a list of training images, but data is {data}; leave them "
+            "out, or name the list as data."
+        )
     fit = img_size, crop_pct, interpolation, lazy, broken
     if data == "digits":
         return resize(digits(split), img_size)

@@ -65,12 +65,17 @@ def check_interface(session: ort.InferenceSession, metadata: Metadata) -> None:
     image = (INPUT, "tensor(uint8)" if metadata.uint8 else "tensor(float)", [batch, *image_shape(metadata)])
     wanted = [image, *((name, "tensor(float)", [batch, width]) for name, width in metadata.output_sizes.items())]
     given = session.get_inputs() + session.get_outputs()
-    found = [(v.name, v.type, [v.shape[0] if isinstance(v.shape[0], int) else None, *v.shape[1:]]) for v in given]
+    found = [(v.name, v.type, _sizes(v.shape)) for v in given]
     for ours, theirs in zip(wanted, found, strict=False):
         if ours != theirs:
             raise ValueError(f"has {_words(theirs)} where its metadata tell of {_words(ours)}")
     if len(wanted) != len(found):
         raise ValueError(f"has {len(found)} inputs and outputs where its metadata tell of {len(wanted)}")
+
+
+def _sizes(shape: list[Any]) -> list[Any]:
+    """A shape, with None for a batch that is free; scalars and sequences have none."""
+    return [shape[0] if isinstance(shape[0], int) else None, *shape[1:]] if shape else []
 
 
 def _normalised(pixels: NDArray[np.uint8], metadata: Metadata) -> NDArray[np.float32]:

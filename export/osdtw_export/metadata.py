@@ -12,7 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from osdtw_export.variant import PRECISIONS
+
 FORMAT_KEY, FORMAT = "osdtw_format", "2"
+INTERPOLATIONS = ("bilinear", "bicubic")
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,10 @@ class Metadata:
                 raise ValueError(f"mean and std must have one number per channel, {self.input_size[0]} each.")
         if min(self.std) <= 0:
             raise ValueError("std must be positive.")
+        if not isinstance(self.crop_pct, int | float) or not 0 < self.crop_pct <= 1:
+            raise ValueError("crop_pct must be a part of the image, above 0 and at most 1.")
+        if self.interpolation not in INTERPOLATIONS or self.precision not in PRECISIONS:
+            raise ValueError(f"interpolation and precision must be of {', '.join((*INTERPOLATIONS, *PRECISIONS))}.")
         for name in ("batch", "threads"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):

@@ -91,6 +91,10 @@ def chosen_variant(options: argparse.Namespace) -> Variant:
     batch = None if options.batch == "dynamic" else options.batch
     if batch is not None and not batch.isdecimal():
         raise ValueError(f"--batch is {batch!r}; give a number of images, or 'dynamic' for any.")
+    if options.hub and options.uint8:
+        raise ValueError("--hub tells others how to normalise, a --uint8 file does it itself; leave one of them out.")
+    if options.instances < 1:
+        raise ValueError(f"--instances is {options.instances}; Triton needs 1 or more.")
     if options.hub and options.tune and not options.precision:
         raise ValueError("--hub names the file after its precision; give --precision with --tune.")
     return Variant(

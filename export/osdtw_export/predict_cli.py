@@ -105,10 +105,10 @@ def _predictor(options: argparse.Namespace) -> Predictor:
 
     source: str | Classifier = options.model
     if options.model.endswith(".onnx"):
-        need("export", "onnxruntime")
+        need("export", "onnxruntime", "onnx")
         from osdtw_export.runtime import OnnxClassifier
 
-        source = OnnxClassifier(options.model, options.provider)
+        source = OnnxClassifier(options.model, options.provider, batch_size=options.batch_size)
     elif options.provider:
         raise ValueError(f"--provider is for .onnx files, and {options.model} is none; export it first.")
     return Predictor(source, options.prior, options.topk, options.batch_size)

@@ -5,6 +5,7 @@ ONNX Runtime itself lists providers that cannot start, prints why, and goes on w
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import warnings
@@ -93,13 +94,15 @@ def open_session(
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
-    given = [(name, provider_options(name, path, fixed_batch, fp16)) for name in names]
+    key = hashlib.sha256(content).hexdigest()[:16]
+    given = [(name, provider_options(name, path, key, fixed_batch, fp16)) for name in names]
     try:
         session = ort.InferenceSession(content, options, providers=given)
     except Exception as error:  # each of ONNX Runtime's errors is its own child of Exception
-        raise ValueError(
-            f"ONNX Runtime cannot read {path} ({str(error).splitlines()[0]}); write it again with osdtw-export --onnx."
-        ) from error
+        way_out = "write it again with osdtw-export --onnx"
+        if names != [CPU]:
+            way_out = f"ask for {CPU} to see whether it is the file or {names[0]}"
+        raise ValueError(f"ONNX Runtime cannot open {path} ({str(error).splitlines()[0]}); {way_out}.") from error
     lost = [name for name in names if name not in session.get_providers()]
     if lost:
         why = BOTH if both_installed() else "check the GPU's driver and libraries"
@@ -111,14 +114,25 @@ def open_session(
     return session
 
 
-def provider_options(name: str, path: str, fixed_batch: bool, fp16: bool) -> dict[str, Any]:
-    """Options of one provider; ONNX Runtime takes strings."""
+def provider_options(name: str, path: str, key: str, fixed_batch: bool, fp16: bool) -> dict[str, Any]:
+    """Options of one provider; ONNX Runtime takes strings.
+
+    Args:
+        name: The provider.
+        path: The file; TensorRT keeps its engines beside it.
+        key: Digest of the file's content: TensorRT knows an engine by its graph, not by its weights.
+        fixed_batch: Whether the file takes one batch size only.
+        fp16: Whether it has 16 bits.
+
+    Returns:
+        The options.
+    """
     if name == CUDA:
         return {"enable_cuda_graph": str(int(fixed_batch))}
     if name == TENSORRT:
         return {
             "trt_engine_cache_enable": "1",
-            "trt_engine_cache_path": os.fspath(Path(path).resolve().with_suffix(".tensorrt")),
+            "trt_engine_cache_path": os.fspath(Path(path).resolve().with_suffix(".tensorrt") / key),
             "trt_fp16_enable": str(int(fp16)),
             "trt_cuda_graph_enable": str(int(fixed_batch)),
         }

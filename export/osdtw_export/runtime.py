@@ -34,7 +34,7 @@ class OnnxClassifier:
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If the file is not an OSDTW ONNX file, or a provider is not available.
+        ValueError: If the file is not an OSDTW ONNX file, a provider is not available, or a number is below 1.
     """
 
     def __init__(
@@ -44,6 +44,8 @@ class OnnxClassifier:
         threads: int | None = None,
         batch_size: int = 64,
     ) -> None:
+        if batch_size < 1 or (threads is not None and threads < 1):
+            raise ValueError(f"batch_size is {batch_size} and threads {threads}; both must be at least 1.")
         self.path = os.fspath(path)
         if not os.path.isfile(self.path):
             raise FileNotFoundError(f"There is no file {self.path}; write one with osdtw-export --onnx.")

@@ -19,6 +19,9 @@ def triton_file(folder: Path, name: str) -> Path:
     return folder / name / "1" / "model.onnx"
 
 
+IN_CLASS_ORDER = ("logits", "probabilities")
+
+
 def write_triton(folder: Path, name: str, metadata: Metadata, instances: int = 1) -> Path:
     """Write what stands beside the ONNX file.
 
@@ -56,7 +59,7 @@ def _config(name: str, metadata: Metadata, instances: int) -> str:
         f'input [ {{ name: "{INPUT}" data_type: {kind} dims: {[*fixed, *image_shape(metadata)]} }} ]',
     ]
     for output, width in metadata.output_sizes.items():
-        labels = f' label_filename: "{LABELS}"' if metadata.label_names and width == metadata.num_classes else ""
+        labels = f' label_filename: "{LABELS}"' if metadata.label_names and output in IN_CLASS_ORDER else ""
         lines.append(f'output [ {{ name: "{output}" data_type: TYPE_FP32 dims: {[*fixed, width]}{labels} }} ]')
     lines.append(f"instance_group [ {{ count: {instances} kind: KIND_AUTO }} ]")
     if not fixed:

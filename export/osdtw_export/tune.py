@@ -80,7 +80,9 @@ def tune(
         for number, variant in enumerate(variants):
             draft = Path(folder) / f"{number}.onnx"
             file = export_onnx(model, draft, source=source, variant=variant, data=unmeasured, debug=debug)
-            files.setdefault((file.metadata.packing, file.metadata.precision), (file, variant))
+            key = file.metadata.packing, file.metadata.precision
+            if key not in files or file.unpacked_because:  # of equal files the one that says why it is not packed
+                files[key] = (file, variant)
         runs = {(*key, threads): file for key, (file, _) in files.items() for threads in thread_counts()}
         batch = variants[0].batch or 1
         times = timed({key: OnnxClassifier(file.path, threads=key[-1]) for key, file in runs.items()}, batch)

@@ -148,7 +148,7 @@ def open_split(data: str, split: str, data_dir: str | None) -> Any:
             return create_dataset(
                 name, root=root, split=word, search_split=False, download=name.lower() in FETCHED, **options
             )
-        except (ValueError, RuntimeError, LookupError, TypeError, AssertionError, OSError) as error:
+        except (ValueError, RuntimeError, LookupError, TypeError, AssertionError, FileNotFoundError) as error:
             problem = problem or error
     assert problem is not None
     raise ValueError(f"The {split} images of {data} cannot be opened ({first_line(problem)}).") from problem

@@ -57,6 +57,14 @@ def test_tritons_configuration(exported, tmp_path):
     assert (tmp_path / "birds" / "labels.txt").read_text().splitlines() == exported.file.metadata.label_names
 
 
+def test_triton_labels_only_what_is_in_class_order(exported, tmp_path):
+    # Task 0 has 9 classes and "none": as wide as the classes, but not them.
+    tasks = [list(range(9)), [9]]
+    text = write_triton(tmp_path, "birds", replace(exported.file.metadata, task_classes=tasks)).read_text()
+    labelled = re.findall(r'name: "(\w+)" [^}]*label_filename', text)
+    assert labelled == ["logits"]
+
+
 def test_triton_merges_no_requests_for_a_file_of_one_batch_size(exported, tmp_path):
     metadata = replace(exported.file.metadata, batch=4, uint8=True, label_names=None)
     text = write_triton(tmp_path, 'quoted"', metadata).read_text()
@@ -89,5 +97,7 @@ def test_the_door_writes_both(exported, tmp_path, monkeypatch, capsys, words, fi
 def test_places_exclude_each_other_and_a_tuned_hub_file_needs_its_precision(capsys):
     assert main(["--onnx", "--hub", "a", "--triton", "b"]) == 2
     assert "not allowed with argument --hub" in capsys.readouterr().err
+    assert main(["--onnx", "--hub", "a", "--uint8"]) == 2
+    assert main(["--onnx", "--triton", "a", "--instances", "0"]) == 2
     assert main(["--onnx", "--hub", "a", "--tune"]) == 2
     assert "give --precision with --tune" in capsys.readouterr().err

@@ -165,6 +165,10 @@ def test_a_graph_that_is_not_what_its_metadata_tell_is_refused(altered):
         ("mean", "[0.5]"),
         ("mean", "[NaN, 0, 0]"),
         ("std", "[1, 1, 0]"),
+        ("crop_pct", "0"),
+        ("crop_pct", "null"),
+        ("interpolation", '"lanczos"'),
+        ("precision", '"fp7"'),
         ("std", None),
         ("architecture", None),
     ],
@@ -176,6 +180,20 @@ def test_damaged_metadata_are_refused(exported, key, value):
         del props[key]
     with pytest.raises(ValueError, match="OSDTW metadata"):
         Metadata.from_props(props)
+
+
+def test_a_graph_with_a_scalar_is_refused(altered):
+    def scalar(model):
+        model.graph.input.append(onnx.helper.make_tensor_value_info("number", onnx.TensorProto.FLOAT, []))
+
+    with pytest.raises(ValueError, match="is no OSDTW file"):
+        OnnxClassifier(altered(scalar))
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": -1}, {"batch_size": 0}, {"threads": 0}])
+def test_numbers_below_one_are_refused(exported, wrong):
+    with pytest.raises(ValueError, match="both must be at least 1"):
+        OnnxClassifier(exported.file.path, **wrong)
 
 
 def test_a_provider_that_is_not_installed_is_an_error(exported):
@@ -230,8 +248,8 @@ def test_providers_have_short_names_and_tensorrt_comes_only_when_asked_for(monke
 
 
 def test_a_fixed_batch_asks_for_cuda_graphs_and_fp16_for_tensorrts(monkeypatch):
-    assert providers.provider_options(providers.CUDA, "m.onnx", True, False) == {"enable_cuda_graph": "1"}
-    options = providers.provider_options(providers.TENSORRT, "/a/m.onnx", False, True)
-    assert options["trt_engine_cache_path"] == "/a/m.tensorrt"
+    assert providers.provider_options(providers.CUDA, "m.onnx", "k", True, False) == {"enable_cuda_graph": "1"}
+    options = providers.provider_options(providers.TENSORRT, "/a/m.onnx", "k", False, True)
+    assert options["trt_engine_cache_path"] == "/a/m.tensorrt/k"  # engines of other weights lie elsewhere
     assert (options["trt_fp16_enable"], options["trt_cuda_graph_enable"]) == ("1", "0")
-    assert providers.provider_options(providers.CPU, "m.onnx", True, True) == {}
+    assert providers.provider_options(providers.CPU, "m.onnx", "k", True, True) == {}

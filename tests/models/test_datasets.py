@@ -11,6 +11,7 @@ from osdtw_models.datasets import has_split, read_images
 from osdtw_models.image_set import ImageSet, canonical_order, resize
 from osdtw_models.sources.digits import digits
 from osdtw_models.sources.folders import image_folder
+from osdtw_models.sources.lists import Lists
 
 
 @pytest.fixture
@@ -153,3 +154,8 @@ def test_the_canonical_order_does_not_depend_on_the_order_of_the_source(pixels):
 def test_equal_images_are_ordered_by_label(pixels):
     same = ImageSet(pixels.images[:1].expand(6, -1, -1, -1), pixels.labels, pixels.class_names, pixels.names)
     assert canonical_order(same)[0].labels.tolist() == [0, 0, 1, 2, 2, 2]
+
+
+def test_lists_without_a_list_are_refused():
+    with pytest.raises(ValueError, match="go with a list of training images, but data is digits"):
+        read_images("digits", "train", lists=Lists(test="nowhere.txt"))

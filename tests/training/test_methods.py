@@ -195,18 +195,20 @@ def test_the_modulator_goes_down_the_balanced_loss_of_a_virtual_step():
     seen = torch.rand(6, 4, dtype=torch.float64), torch.tensor([0, 0, 0, 0, 1, 2])
     balanced = torch.rand(3, 4, dtype=torch.float64), torch.arange(3)
     step, before = 0.7, copy.deepcopy(modulator)
+    weights = torch.tensor([0.5, 2.0, 1.0], dtype=torch.float64)
 
     def balanced_loss():
         """By hand: softmax regression's gradient is (p - y) f^T / B."""
         scale, shift = before(*seen)
         modulated = (1 + scale) * seen[0] + shift
         error = (modulated @ classifier.weight.T + classifier.bias).softmax(1) - F.one_hot(seen[1], 3)
+        error = weights[seen[1]][:, None] * error
         weight = classifier.weight - step * error.T @ modulated / 6
         moved = balanced[0] @ weight.T + classifier.bias - step * error.mean(0)
         return -moved.log_softmax(1).diagonal().mean().item()
 
     plain = copy.deepcopy(classifier)
-    meta_step(modulator, classifier, seen, balanced, step, rate=0.1)
+    meta_step(modulator, classifier, seen, balanced, weights, step, rate=0.1)
     assert torch.equal(classifier.weight, plain.weight)
     nudge = 1e-5
     with torch.no_grad():

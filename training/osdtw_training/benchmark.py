@@ -25,7 +25,7 @@ from osdtw_training.benchmark_table import page
 
 EXAMPLES = """\
 example:
-  osdtw-benchmark benchmarks/cifar100_lt_r20.toml --data-dir ~/cifar100 --runs runs/r20 --jobs 2
+  osdtw-benchmark benchmarks/cifar100_lt.toml --data-dir ~/cifar100 --runs runs/r20 --jobs 2
 """
 
 

@@ -44,15 +44,14 @@ def training_passes(recipe: Recipe, network: OsdtwNet, images: int) -> dict[str,
             each *= (both + 1) / both
         second = recipe.refit.epochs / both if recipe.method in TWO_STAGES else 0.0
         return {"train": recipe.train.epochs * each, "refit": second * each}
-    searched = recipe.shared_depth is None or recipe.task_weights is None
     alone = recipe.num_tasks * recipe.tasks.epochs * single / plain
     decoders, teachers = sum(whole["tasks"]), recipe.num_tasks * single if recipe.refit.distill else 0.0
     refit = recipe.refit.epochs * (whole["total"] + BACKWARD * decoders + teachers) / (both * plain)
     return {
         "warmup": recipe.warmup.epochs * single / plain,
         "tasks": alone,
-        "replicates": alone if searched and recipe.search.replicates else 0.0,
-        "statistics": _statistics(recipe, network, images) / (both * plain) if searched else 0.0,
+        "replicates": alone if recipe.searched and recipe.search.replicates else 0.0,
+        "statistics": _statistics(recipe, network, images) / (both * plain) if recipe.searched else 0.0,
         "joint": recipe.joint.epochs * whole["total"] / plain,
         "refit": refit if recipe.refit.decoders == "refit" else 0.0,
     }

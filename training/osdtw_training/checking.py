@@ -104,7 +104,8 @@ def refit_once(stage: stages.Context, network: OsdtwNet) -> None:
     loss = stages.refit_loss(network, network, replace(stage, recipe=recipe))
     recalibrate_batch_norm(network, stage.batches, 0)
     network.eval()
-    for images, labels in stage.batches.epoch(0):
+    whole = replace(stage.batches, recipe=replace(stage.batches.recipe, accumulate=1))
+    for images, labels in whole.epoch(0):
         optimizer.zero_grad()
         loss(images, labels).backward()
         optimizer.step()

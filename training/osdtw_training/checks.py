@@ -33,8 +33,9 @@ def check(recipe: Recipe, data: LongTailedData, start: bool = False) -> ClassPar
     if not recipe.passes():
         table = "[train]" if recipe.method != "osdtw" else "[warmup]"
         raise ValueError(f"The recipe trains for 0 epochs; set epochs in {table}.")
-    if recipe.eval_metric != "last" and not len(data.holdout):
-        raise ValueError("eval_metric found no held-out image to choose the epoch on; set holdout_least to 1.")
+    if (recipe.eval_metric != "last" or recipe.method == "tau_norm") and not len(data.holdout):
+        what = "eval_metric" if recipe.eval_metric != "last" else "tau_norm"
+        raise ValueError(f"{what} found no held-out image to choose by; set holdout_least to 1.")
     class_weights(Batches(data.train, data.train_indices, recipe))
     _check_processes(recipe, data)
     partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
@@ -53,7 +54,7 @@ def _check_processes(recipe: Recipe, data: LongTailedData) -> None:
         raise ValueError(f'device is {recipe.device}, one for all processes; give "cuda": each takes its own.')
     if distributed.processes() > 1 and recipe.method == "mfm":
         raise ValueError("mfm takes its virtual step on whole batches; train it in one process, without torchrun.")
-    halved = recipe.method == "osdtw" and recipe.search.replicates
+    halved = recipe.searched and recipe.search.replicates
     images = min(recipe.batch_size, len(data.train)) // (2 if halved else 1)
     parts = distributed.processes() * recipe.accumulate
     if images < parts and parts > 1:

@@ -50,7 +50,7 @@ class LongTailedData:
 
     @property
     def counts(self) -> list[int]:
-        """Training images per class (held-out ones not counted): the prior that losses correct for."""
+        """Training images per class, held-out ones not counted."""
         return self.train.counts()
 
     @property
@@ -90,7 +90,7 @@ def load_data(recipe: Recipe) -> LongTailedData:
         n_max = min(source.counts())
         chosen = long_tail(labels, profile(n_max, len(source.class_names), recipe.imbalance_factor), recipe.seed)
     other: dict[str, ImageSet] = {}
-    for split in ("test", "val") if recipe.holdout else ("test",):
+    for split in ("test", "val") if recipe.holds_out else ("test",):
         if has_split(recipe.data, split, recipe.data_dir, lists):
             other[split] = read_images(recipe.data, split, *fitting, class_names=source.class_names)
             odd = sorted(set(other[split].class_names) ^ set(source.class_names))

@@ -177,8 +177,10 @@ class Recipe:
             "seed": 0,
             "accumulate": 1,
             "holdout_least": 0,
+            "threads": 0,
+            "workers": 0,
         }
-        for name, bound in {**least, "threads": 0, "workers": 0, "holdout_least": 0}.items():
+        for name, bound in least.items():
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise ValueError(f"{name} is {value}; it must be at least {bound}.")
@@ -196,22 +198,20 @@ class Recipe:
             raise ValueError(f"ema is {self.ema}; give the decay of the average, 0 (none) to below 1.")
         if self.amp == "float16" and not self.device.startswith("cuda"):
             raise ValueError(f'amp "float16" needs a GPU, but device is {self.device}; choose "bfloat16" or "none".')
-        planned = self.shared_depth is not None and self.task_weights is not None
-        if self.method == "osdtw" and self.optimizer != "sgd" and not planned:
+        if self.searched and self.optimizer != "sgd":
             raise ValueError(
                 f"optimizer is {self.optimizer}, but the search takes its damping from the learning rates of sgd; give "
                 "shared_depth and task_weights, or keep sgd."
             )
-        if self.search.weights < 1 or self.search.samples < 1 or self.search.damping <= 0:
-            raise ValueError("search.weights (--points) and search.samples must be at least 1, search.damping above 0.")
-        if self.search.structure == "refit" and (not self.search.replicates or self.search.labels != "monte_carlo"):
-            raise ValueError(
-                'search.structure "refit" needs search.replicates and search.labels "monte_carlo"; keep both, or '
-                'choose "diagonal" or "ekfac".'
-            )
+        wants = {
+            "eval_metric chooses the epoch on": self.eval_metric != "last",
+            "tau_norm chooses its power on": self.method == "tau_norm",
+            "calibrate needs": self.calibrate,
+        }
+        for what, wanted in wants.items():
+            if wanted and not self.holds_out:
+                raise ValueError(f"{what} held-out images; set holdout above 0.")
         if self.eval_metric != "last":
-            if not self.holdout and not self.holdout_least:
-                raise ValueError("eval_metric chooses the epoch on held-out images; set holdout above 0.")
             if self.method == "osdtw" and self.refit.decoders == "tasks":
                 raise ValueError(
                     'eval_metric judges epochs of the final network, but refit.decoders "tasks" puts it together after '
@@ -221,23 +221,34 @@ class Recipe:
                 raise ValueError("eval_metric keeps one epoch, ema the average of all; choose one of the two.")
             if not getattr(self, self.result_stage()).epochs:
                 raise ValueError(f"eval_metric chooses among epochs; set epochs in [{self.result_stage()}].")
-        if not 0 <= self.refit.distill <= 1:
-            raise ValueError(f"refit.distill is {self.refit.distill}; it is a share, 0 to 1.")
         if self.method in SET_CLASS_WEIGHTS and self.class_weights != "none":
             raise ValueError(
                 f'{self.method} sets class weights itself; leave class_weights at "none", or choose the method '
                 '"cross_entropy".'
             )
-        if self.method == "tau_norm" and not self.holdout:
-            raise ValueError("tau_norm chooses its power on held-out images; set holdout above 0.")
-        if self.calibrate and not self.holdout:
-            raise ValueError("calibrate needs held-out images; set holdout above 0.")
+        if self.method == "nbn" and self.grad_checkpointing:
+            raise ValueError("nbn runs on exchanged parameters, which grad_checkpointing would not see; leave it off.")
+        if self.method == "mfm" and self.accumulate > 1:
+            raise ValueError("mfm takes its virtual step on whole batches; leave accumulate at 1.")
         stages = {"train": self.train, "warmup": self.warmup, "tasks": self.tasks, "joint": self.joint}
         for name, stage in {**stages, "refit": self.refit}.items():
-            if stage.epochs < 0 or stage.lr < 0:
-                raise ValueError(f"{name} has epochs {stage.epochs} and lr {stage.lr}; neither may be negative.")
+            if min(stage.epochs, stage.lr, stage.rise_epochs) < 0:
+                raise ValueError(
+                    f"{name} has epochs {stage.epochs}, lr {stage.lr} and rise_epochs {stage.rise_epochs}; none may be "
+                    "negative."
+                )
             if stage.anneal_epochs is not None and stage.anneal_epochs < stage.epochs:
                 raise ValueError(f"{name} has epochs {stage.epochs} but anneal_epochs {stage.anneal_epochs}; raise it.")
+
+    @property
+    def searched(self) -> bool:
+        """Whether the search decides on depth or weights."""
+        return self.method == "osdtw" and (self.shared_depth is None or self.task_weights is None)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether training images are kept for decisions."""
+        return bool(self.holdout or self.holdout_least)
 
     def result_stage(self) -> str:
         """The stage whose network is the run's result."""
@@ -250,9 +261,8 @@ class Recipe:
         if self.method != "osdtw":
             return self.train.epochs + (self.refit.epochs if self.method in TWO_STAGES else 0)
         refit = self.refit.epochs if self.refit.decoders == "refit" else 0
-        searched = self.shared_depth is None or self.task_weights is None
         # Two halves of the images make one more pass.
-        tasks = self.num_tasks * self.tasks.epochs * (2 if searched and self.search.replicates else 1)
+        tasks = self.num_tasks * self.tasks.epochs * (2 if self.searched and self.search.replicates else 1)
         return self.warmup.epochs + tasks + self.joint.epochs + refit
 
 

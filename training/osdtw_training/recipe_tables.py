@@ -49,6 +49,10 @@ class Refit(Schedule):
     distill: float = 0.0
     """Share of the loss that follows the stage-1 task networks instead of the labels, 0 to 1."""
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.distill <= 1:
+            raise ValueError(f"refit.distill is {self.distill}; it is a share, 0 to 1.")
+
 
 @dataclass(frozen=True)
 class Search:
@@ -69,6 +73,15 @@ class Search:
     """Task-weight grid points, evenly spaced in log-odds."""
     damping: float = 1.0
     """Factor on the damping 1 / sum(learning rates) + weight decay."""
+
+    def __post_init__(self) -> None:
+        if self.weights < 1 or self.samples < 1 or self.damping <= 0:
+            raise ValueError("search.weights (--points) and search.samples must be at least 1, search.damping above 0.")
+        if self.structure == "refit" and (not self.replicates or self.labels != "monte_carlo"):
+            raise ValueError(
+                'search.structure "refit" needs search.replicates and search.labels "monte_carlo"; keep both, or '
+                'choose "diagonal" or "ekfac".'
+            )
 
 
 @dataclass(frozen=True)
@@ -105,3 +118,18 @@ class Peer:
     """MFM: images of every class in the balanced set, as far as the smallest class has them."""
     meta_lr: float = 0.1
     """MFM: learning rate of the modulator."""
+
+    def __post_init__(self) -> None:
+        for name in ("scale", "mixup", "meta_lr"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"peer.{name} is {getattr(self, name)}; it must be above 0.")
+        for name in ("gamma", "tau", "margin", "diversity", "inverse", "reject"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"peer.{name} is {getattr(self, name)}; it must be at least 0.")
+        for name in ("defer", "smooth_head", "smooth_tail", "spread"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"peer.{name} is {getattr(self, name)}; it is a part, 0 to 1.")
+        if not 0 <= self.beta < 1:
+            raise ValueError(f"peer.beta is {self.beta}; give 0 (equal weights) to below 1.")
+        if self.meta < 1:
+            raise ValueError(f"peer.meta is {self.meta}; the balanced set has at least 1 image of every class.")

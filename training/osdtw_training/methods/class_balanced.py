@@ -1,7 +1,7 @@
 """Class-balanced cross-entropy (Cui et al. 2019): classes weigh the inverse of their effective number of images.
 
 beta = 0.9999 is the paper's for CIFAR-LT. The loss is the weighted mean over the batch, as in the code of LDAM-DRW and
-BagofTricks-LT: divided by the number of images, it would be five times smaller at imbalance 100, and weight decay win.
+BagofTricks-LT.
 """
 
 from __future__ import annotations

@@ -60,7 +60,13 @@ Examples = tuple[Tensor, Tensor]
 
 
 def meta_step(
-    modulator: Modulator, classifier: nn.Linear, seen: Examples, balanced: Examples, step: float, rate: float
+    modulator: Modulator,
+    classifier: nn.Linear,
+    seen: Examples,
+    balanced: Examples,
+    weights: Tensor,
+    step: float,
+    rate: float,
 ) -> None:
     """One step of the modulator down the balanced loss after one virtual step of the classifier.
 
@@ -69,12 +75,14 @@ def meta_step(
         classifier: Left as it is.
         seen: Training batch, whose features are modulated.
         balanced: Balanced batch, whose features are not.
+        weights: Weight of each class in the training loss, shape (C,).
         step: Length of the virtual step.
         rate: Learning rate of the modulator.
     """
     features, labels = seen
     scale, shift = modulator(features, labels)
-    virtual = F.cross_entropy(classifier((1 + scale) * features + shift), labels)
+    losses = F.cross_entropy(classifier((1 + scale) * features + shift), labels, reduction="none")
+    virtual = weighted_mean(losses, labels, weights)
     weight, bias = torch.autograd.grad(virtual, (classifier.weight, classifier.bias), create_graph=True)
     moved = F.linear(balanced[0], classifier.weight - step * weight, classifier.bias - step * bias)
     parameters = list(modulator.parameters())
@@ -114,7 +122,8 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
         features = network.forward_head(network.forward_features(images), pre_logits=True).float()
         with torch.autocast(images.device.type, enabled=False):  # differences of differences need all digits
             seen = features.detach(), labels
-            meta_step(modulator, classifier, seen, (unmodulated, their_labels), recipe.train.lr, wanted.meta_lr)
+            found = unmodulated, their_labels
+            meta_step(modulator, classifier, seen, found, weights, recipe.train.lr, wanted.meta_lr)
             with torch.no_grad():
                 scale, shift = modulator(*seen)
             losses = F.cross_entropy(classifier((1 + scale) * features + shift), labels, reduction="none")
