@@ -93,7 +93,7 @@ def test_identical_tasks_share_everything_and_others_less(search, seed):
     assert different.shared_depth < BLOCKS
     bias = [float(plan.terms.encoder_bias[-1, 50]) for plan in (same, different)]
     assert bias[1] > bias[0]
-    assert bias[0] < 0.05 * float(same.terms.decoder_variance[0])  # nothing but noise
+    assert bias[0] < 0.1 * float(same.terms.decoder_variance[0])  # nothing but the noise of some hundred drawn labels
 
 
 @pytest.mark.parametrize("seed", SEEDS)
