@@ -84,8 +84,14 @@ def search(tmp_path):
     return search
 
 
+@pytest.fixture(scope="module")
+def bias_of_twins():
+    """By seed: the encoder bias that the search sees between identical tasks, over what a private decoder costs."""
+    return {}
+
+
 @pytest.mark.parametrize("seed", SEEDS)
-def test_identical_tasks_share_everything_and_others_less(search, seed):
+def test_identical_tasks_share_everything_and_others_less(search, bias_of_twins, seed):
     same = search(twins(seed), seed)
     assert same.shared_depth == BLOCKS
     assert not same.edge
@@ -93,7 +99,16 @@ def test_identical_tasks_share_everything_and_others_less(search, seed):
     assert different.shared_depth < BLOCKS
     bias = [float(plan.terms.encoder_bias[-1, 50]) for plan in (same, different)]
     assert bias[1] > bias[0]
-    assert bias[0] < 0.1 * float(same.terms.decoder_variance[0])  # nothing but the noise of some hundred drawn labels
+    bias_of_twins[seed] = bias[0] / float(same.terms.decoder_variance[0])
+
+
+def test_identical_tasks_show_no_bias_but_noise(search, bias_of_twins):
+    """One seed's debiased bias is off by a tenth of the variance, either way and by the processor; the mean is not."""
+    for seed in SEEDS:
+        if seed not in bias_of_twins:  # this test alone
+            terms = search(twins(seed), seed).terms
+            bias_of_twins[seed] = float(terms.encoder_bias[-1, 50]) / float(terms.decoder_variance[0])
+    assert sum(bias_of_twins.values()) / len(SEEDS) < 0.05
 
 
 @pytest.mark.parametrize("seed", SEEDS)
