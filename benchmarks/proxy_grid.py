@@ -28,7 +28,7 @@ from osdtw_models.files import write_text
 from osdtw_models.image_set import ImageSet, normalise
 from osdtw_models.network import OsdtwNet
 from osdtw_training import planning, responses, stages, store
-from osdtw_training.data import Batches, LongTailedData, load_data
+from osdtw_training.data import LongTailedData, load_data
 from osdtw_training.fisher import Statistics
 from osdtw_training.networks import recalibrate_batch_norm
 from osdtw_training.planning import Choice
@@ -76,7 +76,7 @@ def train_cell(
     if (run.folder / "cell.json").is_file() and "calibrated_loss" in run.read_json("cell.json"):
         return
     recipe = replace(stage.recipe, seed=stage.recipe.seed + seed)
-    batches = Batches(data.train, data.train_indices, recipe)
+    batches = data.train_batches(recipe)
     cell = replace(stage, recipe=recipe, run=run, batches=batches)
     joint = stages.train_jointly(cell, tasks, Choice(depth, (1 - tail, tail)))
     network = stages.assemble(cell, tasks, joint)

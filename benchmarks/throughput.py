@@ -32,7 +32,8 @@ from torchvision.datasets import ImageFolder
 
 from osdtw_models.files import write_text
 from osdtw_models.partition import ClassPartition
-from osdtw_training.data import Batches, load_data
+from osdtw_training.batches import Batches
+from osdtw_training.data import load_data
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
 from osdtw_training.preparation import preparation
@@ -89,7 +90,7 @@ def case_of(recipe: Recipe, folder: Path) -> Case:
     """The images of a folder for both loops."""
     recipe = replace(recipe, data=str(folder))
     data = load_data(recipe)
-    batches = Batches(data.train, data.train_indices, recipe)
+    batches = data.train_batches(recipe)
     if recipe.crop == "resized":
         return Case(recipe, batches, ImageFolder(str(folder)), None)
     assert isinstance(data.train.images, torch.Tensor)

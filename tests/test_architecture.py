@@ -28,6 +28,7 @@ TRAINING_COLUMNS = [
     {"layers"},
     {"gradients", "structures"},
     {"data", "runs", "batch_norm"},
+    {"batches", "subsets"},
     {"photo_batches", "objectives", "distributed"},
     {"preparation"},
     {"recipe"},

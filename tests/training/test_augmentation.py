@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from osdtw_training.data import Batches, augment
+from osdtw_training.batches import Batches, augment
 from osdtw_training.preparation import preparation
 
 ALL = {"crop_pad": 2, "flip": True, "cutout": 4}

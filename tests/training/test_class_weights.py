@@ -12,8 +12,9 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from osdtw_models.partition import ClassPartition
 from osdtw_training import stages
+from osdtw_training.batches import Batches
 from osdtw_training.class_weights import class_weights, counted, read_weights, weighted_mean
-from osdtw_training.data import Batches, load_data
+from osdtw_training.data import load_data
 from osdtw_training.methods import PEERS, bags, decoupled, mislas, nbn, single
 from osdtw_training.objectives import task_objectives
 from osdtw_training.observer import FisherKind, Observer

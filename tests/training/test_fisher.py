@@ -15,7 +15,7 @@ from osdtw_models.fusion import fuse_raw
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import observer, sampling
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 from osdtw_training.fisher import measure
 from osdtw_training.objectives import task_objectives
 from osdtw_training.observer import FisherKind

@@ -9,7 +9,7 @@ from osdtw_models.cifar import CifarResNet
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import kronecker, sampling
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 from osdtw_training.fisher import measure
 from osdtw_training.gradients import multiplies_patches, patches, per_image, positions
 from osdtw_training.layers import Layer, block_layers

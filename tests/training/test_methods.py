@@ -13,7 +13,8 @@ from torch import nn
 from osdtw_models import create_model
 from osdtw_models.load import load_model
 from osdtw_models.partition import ClassPartition
-from osdtw_training.data import Batches, LongTailedData, load_data
+from osdtw_training.batches import Batches
+from osdtw_training.data import LongTailedData, load_data
 from osdtw_training.methods import PEERS
 from osdtw_training.methods.bags import group_loss, groups
 from osdtw_training.methods.class_balanced import effective_weights, weighted_loss

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from osdtw_models.partition import ClassPartition
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 from osdtw_training.networks import at_depth, average_encoder, new_network, recalibrate_batch_norm, split_classifier
 
 PARTITION = ClassPartition(((4, 0), (2, 1, 3)))

@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 
 from osdtw_models import create_model
 from osdtw_models.load import load_model
+from osdtw_training.batches import Batches
 from osdtw_training.cli import train
-from osdtw_training.data import Batches, load_data
+from osdtw_training.data import load_data
 from osdtw_training.pipeline import run_recipe
 from osdtw_training.preparation import preparation
 from osdtw_training.recipe import read_recipe
@@ -47,7 +48,7 @@ def photos(tiny, folder):
 
 def epoch(recipe, number=3):
     data = load_data(recipe)
-    batches = list(Batches(data.train, data.train_indices, recipe).epoch(number))
+    batches = list(data.train_batches(recipe).epoch(number))
     return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
 
 

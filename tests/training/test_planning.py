@@ -9,7 +9,7 @@ from osdtw_models.cifar import CifarResNet
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import fisher, responses, store
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 from osdtw_training.fisher import BlockStatistics, Statistics
 from osdtw_training.objectives import task_objectives
 from osdtw_training.planning import check_fixed, given, measure, plan_from_statistics, table, task_damping

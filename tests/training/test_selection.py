@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from osdtw_training import pipeline
-from osdtw_training.data import Batches, load_data
+from osdtw_training.batches import Batches
+from osdtw_training.data import load_data
 from osdtw_training.engine import fit
 from osdtw_training.pipeline import run_recipe
 from osdtw_training.recipe_tables import Joint, Refit, Schedule, Warmup

@@ -5,7 +5,8 @@ import torch
 
 from osdtw_models.fusion import fuse
 from osdtw_training import stages
-from osdtw_training.data import Batches, load_data
+from osdtw_training.batches import Batches
+from osdtw_training.data import load_data
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
 from osdtw_training.planning import Choice

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from osdtw_models import create_model
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 from osdtw_training.engine import fit
 from osdtw_training.recipe import Recipe
 from osdtw_training.recipe_tables import Schedule

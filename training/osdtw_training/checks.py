@@ -7,7 +7,7 @@ import hashlib
 from osdtw_models.partition import ClassPartition
 from osdtw_training import distributed, planning
 from osdtw_training.class_weights import class_weights
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe
 
@@ -36,7 +36,7 @@ def check(recipe: Recipe, data: LongTailedData, start: bool = False) -> ClassPar
     if (recipe.eval_metric != "last" or recipe.method == "tau_norm") and not len(data.holdout):
         what = "eval_metric" if recipe.eval_metric != "last" else "tau_norm"
         raise ValueError(f"{what} found no held-out image to choose by; set holdout_least to 1.")
-    class_weights(Batches(data.train, data.train_indices, recipe))
+    class_weights(data.train_batches(recipe))
     _check_processes(recipe, data)
     partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
     try:

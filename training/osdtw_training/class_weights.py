@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 
 
 def class_weights(batches: Batches) -> Tensor:

@@ -14,7 +14,7 @@ from torch import nn
 from tqdm import tqdm
 
 from osdtw_training import distributed
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 from osdtw_training.recipe import Recipe
 from osdtw_training.recipe_tables import Schedule
 from osdtw_training.runs import Run, pack_state, unpack_state

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 from osdtw_training.distributed import gathered, share, summed
 from osdtw_training.gradients import multiplies_patches
 from osdtw_training.kronecker import KroneckerFactors

@@ -12,7 +12,7 @@ from osdtw_models.soundness import named
 from osdtw_models.tables import write_table
 from osdtw_training import distributed
 from osdtw_training.class_weights import class_weights
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 
@@ -98,7 +98,7 @@ def list_images(recipe: Recipe, run: Run, data: LongTailedData) -> None:
 
 def rounded_weights(recipe: Recipe, data: LongTailedData) -> list[float]:
     """Weight of each class, as files state it."""
-    weights = class_weights(Batches(data.train, data.train_indices, recipe)).tolist()
+    weights = class_weights(data.train_batches(recipe)).tolist()
     return [round(weight, 6) for weight in weights]
 
 

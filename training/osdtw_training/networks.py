@@ -12,7 +12,7 @@ from osdtw_models.checkpoint import convert_checkpoint
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training.batch_norm import global_batch_norm
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 from osdtw_training.preparation import preparation
 from osdtw_training.recipe import Recipe
 

@@ -11,7 +11,7 @@ import torch
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training import fisher, responses, store
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 from osdtw_training.fisher import Statistics
 from osdtw_training.objectives import TaskObjective
 from osdtw_training.observer import FisherKind

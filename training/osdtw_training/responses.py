@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 from osdtw_training.distributed import gathered, share
 from osdtw_training.gradients import per_image
 from osdtw_training.layers import Layer, block_layers, own_matrix, same_layers

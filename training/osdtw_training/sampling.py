@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 from osdtw_training.distributed import share
 
 CHUNK = 32

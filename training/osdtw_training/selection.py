@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from osdtw_models.evaluation import evaluate_logits
-from osdtw_training.data import Batches
+from osdtw_training.batches import Batches
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 

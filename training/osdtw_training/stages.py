@@ -17,8 +17,9 @@ from torch import Tensor
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training import planning
+from osdtw_training.batches import Batches
 from osdtw_training.class_weights import class_weights, counted
-from osdtw_training.data import Batches, LongTailedData, halves
+from osdtw_training.data import LongTailedData
 from osdtw_training.engine import fit
 from osdtw_training.networks import (
     at_depth,
@@ -32,6 +33,7 @@ from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 from osdtw_training.selection import selection
 from osdtw_training.steps import Loss
+from osdtw_training.subsets import halves
 
 
 @dataclass(frozen=True)
@@ -73,10 +75,10 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
 def prepare(recipe: Recipe, data: LongTailedData, run: Run) -> Context:
     """Partition the classes and set up each task's objective."""
     partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
-    batches = Batches(data.train, data.train_indices, recipe)
+    batches = data.train_batches(recipe)
     counts, given = counted(batches), class_weights(batches)
     objectives = task_objectives(partition, counts, recipe.none_weights, recipe.none_clip, given)
-    holdout = Batches(data.holdout, data.holdout_indices, recipe)
+    holdout = data.holdout_batches(recipe)
     return Context(recipe, run, batches, holdout, counts, partition, [o.to(recipe.device) for o in objectives])
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training.class_weights import class_weights
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.distributed import gathered
 from osdtw_training.engine import fit
 from osdtw_training.methods.cross_entropy import train as train_cross_entropy
@@ -61,7 +61,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     network = new_network(recipe, partition, shared_depth=-1)
     blocks = {key: value for key, value in plain.state_dict().items() if ".block" in key}
     network.load_state_dict({_shared(key): value for key, value in blocks.items()}, strict=False)
-    batches = Batches(data.train, data.train_indices, recipe)
+    batches = data.train_batches(recipe)
     weights = class_weights(batches)
     maps = [each.to(recipe.device) for each in partition.label_maps]
 
@@ -77,7 +77,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
         return total
 
     parts = list(network.decoders)
-    chosen = selection(recipe, "refit", Batches(data.holdout, data.holdout_indices, recipe), network)
+    chosen = selection(recipe, "refit", data.holdout_batches(recipe), network)
     fit("refit", network, parts, loss, batches, recipe.refit, recipe, run, recipe.train.epochs, draws.begin, chosen)
     return network
 

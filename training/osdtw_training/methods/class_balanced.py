@@ -15,7 +15,7 @@ from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training.class_weights import counted
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.methods.single import train_plain
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
@@ -38,7 +38,7 @@ def effective_weights(counts: Sequence[float], beta: float) -> Tensor:
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train the plain backbone by weighted cross-entropy."""
-    counts = counted(Batches(data.train, data.train_indices, recipe))
+    counts = counted(data.train_batches(recipe))
     weights = effective_weights(counts, recipe.peer.beta).to(recipe.device)
     return train_plain(recipe, data, run, partial(weighted_loss, weights=weights))
 

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from osdtw_models.network import OsdtwNet
+from osdtw_training.batches import Batches
 from osdtw_training.calibration import image_weights
 from osdtw_training.class_weights import class_weights, weighted_mean
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.engine import fit
 from osdtw_training.methods.cross_entropy import train as train_cross_entropy
 from osdtw_training.recipe import Recipe
@@ -70,7 +71,7 @@ def train_tau_norm(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """tau-normalisation: rows divided by their length to the power that is best on the held-out images."""
     network = train_cross_entropy(recipe, data, run)
     classifier = _classifier(network)
-    images = Batches(data.holdout, data.holdout_indices, recipe)
+    images = data.holdout_batches(recipe)
     features, labels = _features(network, images)
     weights = image_weights(network, labels)
     right = []
@@ -88,7 +89,7 @@ def train_ncm(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """NCM: the class whose mean training feature is nearest, written as a linear layer."""
     network = train_cross_entropy(recipe, data, run)
     classifier = _classifier(network)
-    features, labels = _features(network, Batches(data.train, data.train_indices, recipe))
+    features, labels = _features(network, data.train_batches(recipe))
     weight, bias = nearest_mean(features, labels, len(data.counts))
     with torch.no_grad():
         classifier.weight.copy_(weight)
@@ -140,7 +141,7 @@ def _second_stage(
     trained: nn.Module,
     logits: Callable[[Tensor], Tensor],
 ) -> None:
-    balanced = Batches(data.train, data.train_indices, replace(recipe, sampler="balanced"))
+    balanced = data.train_batches(replace(recipe, sampler="balanced"))
     weights = class_weights(balanced)
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
@@ -152,7 +153,7 @@ def _second_stage(
     def judge(images: Tensor) -> Tensor:
         return logits(network.forward_head(network.forward_features(images), pre_logits=True))
 
-    chosen = selection(recipe, "refit", Batches(data.holdout, data.holdout_indices, recipe), judge)
+    chosen = selection(recipe, "refit", data.holdout_batches(recipe), judge)
     first = recipe.train.epochs
     fit("refit", network, [trained], loss, balanced, recipe.refit, recipe, run, first, selection=chosen)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from osdtw_models.cifar import Stem
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.distributed import gathered
 from osdtw_training.engine import fit
 from osdtw_training.methods.cosine import cosines, fold_scale
@@ -54,8 +54,8 @@ def train_experts(
     def judge(images: Tensor) -> Tensor:
         return recipe.peer.scale * torch.stack(cosines(network, images)).mean(0)
 
-    batches = Batches(data.train, data.train_indices, recipe)
-    chosen = selection(recipe, "train", Batches(data.holdout, data.holdout_indices, recipe), judge)
+    batches = data.train_batches(recipe)
+    chosen = selection(recipe, "train", data.holdout_batches(recipe), judge)
     fit("train", network, [network], loss, batches, recipe.train, recipe, run, 0, before_epoch, chosen)
     fold_scale(network, recipe.peer.scale)
     return network

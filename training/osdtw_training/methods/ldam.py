@@ -14,7 +14,7 @@ from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training.class_weights import counted
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.methods.class_balanced import effective_weights
 from osdtw_training.methods.cosine import cosines, fold_scale
 from osdtw_training.methods.single import train_plain
@@ -51,7 +51,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train the plain backbone by LDAM-DRW; its classifier is folded into an ordinary linear layer at the end."""
     wanted = recipe.peer
     margin = margins(data.counts, wanted.margin).to(recipe.device)
-    counts = counted(Batches(data.train, data.train_indices, recipe))
+    counts = counted(data.train_batches(recipe))
     late = effective_weights(counts, wanted.beta).to(recipe.device)
     deferred = round(wanted.defer * recipe.train.epochs)
     weights: list[Tensor | None] = [None]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training.class_weights import counted
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.methods.cross_entropy import train as train_cross_entropy
 from osdtw_training.methods.single import train_plain
 from osdtw_training.recipe import Recipe
@@ -48,5 +48,5 @@ def train_post_hoc(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
 
 
 def _shift(recipe: Recipe, data: LongTailedData) -> Tensor:
-    counts = counted(Batches(data.train, data.train_indices, recipe))
+    counts = counted(data.train_batches(recipe))
     return adjustment(counts, recipe.peer.tau).to(recipe.device)

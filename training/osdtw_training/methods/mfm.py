@@ -20,8 +20,9 @@ from torch.func import functional_call
 
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
+from osdtw_training.batches import Batches
 from osdtw_training.class_weights import class_weights, weighted_mean
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe
@@ -109,7 +110,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     network.add_module("modulator", modulator)  # saved with the stage's checkpoint
     (classifier,) = network.get_classifier()
     assert isinstance(classifier, nn.Linear)
-    batches, balanced = Batches(data.train, data.train_indices, recipe), balanced_batches(recipe, data)
+    batches, balanced = data.train_batches(recipe), balanced_batches(recipe, data)
     weights = class_weights(batches)
     draws: list[Iterator[Examples]] = []
 
@@ -129,7 +130,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
             losses = F.cross_entropy(classifier((1 + scale) * features + shift), labels, reduction="none")
             return weighted_mean(losses, labels, weights)
 
-    chosen = selection(recipe, "train", Batches(data.holdout, data.holdout_indices, recipe), network)
+    chosen = selection(recipe, "train", data.holdout_batches(recipe), network)
     fit("train", network, [body], loss, batches, recipe.train, recipe, run, 0, before_epoch, chosen)
     del network.modulator
     return network

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training.class_weights import class_weights, weighted_mean
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.distributed import gathered, share
 from osdtw_training.engine import fit
 from osdtw_training.methods.decoupled import Scales, fold_scales
@@ -63,7 +63,7 @@ def label_aware_loss(logits: Tensor, labels: Tensor, smooth: Tensor) -> Tensor:
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Mixup over ``[train]``, then classifier and scales over ``[refit]`` on class-balanced batches."""
     draws, mixed = Draws(recipe), _Mixed()
-    weights = class_weights(Batches(data.train, data.train_indices, recipe))
+    weights = class_weights(data.train_batches(recipe))
 
     def logits_of(network: OsdtwNet, images: Tensor) -> Tensor:
         mixed.share = draws.beta(recipe.peer.mixup)
@@ -79,7 +79,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
         return mixed.share * both[0] + (1 - mixed.share) * both[1]
 
     network = train_plain(recipe, data, run, loss, logits_of, draws.begin)
-    balanced = Batches(data.train, data.train_indices, replace(recipe, sampler="balanced"))
+    balanced = data.train_batches(replace(recipe, sampler="balanced"))
     (classifier,) = network.get_classifier()
     assert isinstance(classifier, nn.Linear)
     scales = Scales(len(data.counts)).to(recipe.device)
@@ -97,7 +97,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     def judge(images: Tensor) -> Tensor:
         return scales(classifier(network.forward_head(network.forward_features(images), pre_logits=True)))
 
-    chosen = selection(recipe, "refit", Batches(data.holdout, data.holdout_indices, recipe), judge)
+    chosen = selection(recipe, "refit", data.holdout_batches(recipe), judge)
     parts, first = [classifier, scales], recipe.train.epochs
     fit("refit", network, parts, second, balanced, recipe.refit, recipe, run, first, selection=chosen)
     fold_scales(network, classifier)

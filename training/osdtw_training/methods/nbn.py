@@ -22,7 +22,7 @@ from osdtw_models.backbone import block_number
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training.class_weights import class_weights, weighted_mean
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.distributed import gathered
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
@@ -94,14 +94,14 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     network.add_module("normalisation", Normalisation(number).to(recipe.device))  # saved with the stage's checkpoint
     closing_norms(network)
 
-    batches = Batches(data.train, data.train_indices, recipe)
+    batches = data.train_batches(recipe)
     weights, rectify = class_weights(batches), _added(network).logits
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         logits, every = rectify(gathered(normalised_logits(network, images))), gathered(labels)
         return weighted_mean(F.cross_entropy(logits, every, reduction="none"), every, weights)
 
-    holdout = Batches(data.holdout, data.holdout_indices, recipe)
+    holdout = data.holdout_batches(recipe)
     chosen = selection(recipe, "train", holdout, partial(rectified_logits, network))
     fit("train", network, [network], loss, batches, recipe.train, recipe, run, selection=chosen)
     fold_normalisation(network)

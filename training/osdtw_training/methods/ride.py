@@ -15,7 +15,7 @@ from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training.class_weights import counted
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.methods.class_balanced import effective_weights
 from osdtw_training.methods.experts import train_experts
 from osdtw_training.methods.ldam import ldam_loss, margins
@@ -57,7 +57,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train the experts by the sum of their losses; weights and temperatures by class come in the last fifth."""
     wanted = recipe.peer
     margin = margins(data.counts, wanted.margin).to(recipe.device)
-    counts = counted(Batches(data.train, data.train_indices, recipe))
+    counts = counted(data.train_batches(recipe))
     weights = effective_weights(counts, wanted.beta).to(recipe.device)
     late = temperatures(counts, wanted.spread).to(recipe.device)
     deferred = round(wanted.defer * recipe.train.epochs)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training.class_weights import class_weights, counted, weighted_mean
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.methods.experts import train_experts
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
@@ -41,7 +41,7 @@ def shifts(counts: Sequence[float], factor: float) -> Tensor:
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train the three experts by the sum of their losses."""
-    batches = Batches(data.train, data.train_indices, recipe)
+    batches = data.train_batches(recipe)
     added, weights = shifts(counted(batches), recipe.peer.inverse).to(recipe.device), class_weights(batches)
 
     def loss(found: list[Tensor], labels: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training.class_weights import class_weights, weighted_mean
-from osdtw_training.data import Batches, LongTailedData
+from osdtw_training.data import LongTailedData
 from osdtw_training.distributed import gathered
 from osdtw_training.engine import fit
 from osdtw_training.networks import new_network
@@ -56,14 +56,14 @@ def train_plain(
     network = new_network(recipe, partition, start=not run.has_checkpoint("train"), **arguments)
     forward = logits_of or (lambda net, images: net.forward_task(images, 0))
 
-    batches = Batches(data.train, data.train_indices, recipe)
+    batches = data.train_batches(recipe)
     weights = class_weights(batches)
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         logits, every = gathered(forward(network, images).float()), gathered(labels)
         return weighted_mean(criterion(logits, every), every, weights)
 
-    holdout = Batches(data.holdout, data.holdout_indices, recipe)
+    holdout = data.holdout_batches(recipe)
     chosen = selection(recipe, "train", holdout, partial(judge, network) if judge else network)
     fit("train", network, [network], loss, batches, recipe.train, recipe, run, 0, before_epoch, chosen)
     return network
