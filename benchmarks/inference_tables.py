@@ -7,15 +7,13 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from osdtw_models.files import write_text
-from proxy_tables import between, table
+from study_tables import between, main, table
 
 ROOT = Path(__file__).parents[1]
 WORDS = {
@@ -65,32 +63,14 @@ class Study:
         return self.multiply_adds.get(("experts" if name.startswith("experts") else "", depth))
 
 
-def main() -> int:
-    """Write or check the document.
-
-    Returns:
-        Exit code: 1 if ``--check`` found a difference.
-    """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the document would change")
-    options = parser.parse_args()
-    path, text = render(ROOT)
-    changed = path.read_text(encoding="utf-8") != text
-    if changed:
-        print(f"{'differs' if options.check else 'wrote'}: {path}")
-        if not options.check:
-            write_text(path, text)
-    return int(changed and options.check)
-
-
-def render(root: Path) -> tuple[Path, str]:
-    """The document with its tables made anew."""
+def render(root: Path) -> dict[Path, str]:
+    """The document with its tables made anew, by path."""
     study = Study(json.loads((root / "benchmarks" / "studies" / "inference.json").read_text(encoding="utf-8")))
     path = root / "docs" / "inference.md"
     text = path.read_text(encoding="utf-8")
     for mark, part in {"times": times(study), "goals": goals(study), "accuracy": accuracy(study)}.items():
         text = between(text, mark, part)
-    return path, text
+    return {path: text}
 
 
 def times(study: Study) -> str:
@@ -182,4 +162,4 @@ def accuracy(study: Study) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, lambda: render(ROOT)))

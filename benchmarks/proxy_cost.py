@@ -26,7 +26,7 @@ from osdtw_training import fisher, planning, sampling, stages, store
 from osdtw_training.data import load_data
 from osdtw_training.networks import new_network
 from osdtw_training.provenance import processor
-from osdtw_training.recipe import read_recipe
+from osdtw_training.recipe_files import read_recipe
 from osdtw_training.runs import Run
 from osdtw_training.steps import autocast
 

@@ -34,7 +34,8 @@ from osdtw_training.networks import recalibrate_batch_norm
 from osdtw_training.planning import Choice
 from osdtw_training.preparation import preparation
 from osdtw_training.provenance import processor
-from osdtw_training.recipe import Recipe, read_recipe
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_files import read_recipe
 from osdtw_training.responses import Responses
 from osdtw_training.runs import Run
 

@@ -7,14 +7,12 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
-from osdtw_models.files import write_text
+from study_tables import between, main, table
 
 ROOT = Path(__file__).parents[1]
 NAMES = {
@@ -26,25 +24,6 @@ NAMES = {
     "no_cross": "the same without the cross term",
 }
 DEBIASING = {"none": "none", "block": "by each layer's own Fisher", "full": "by marginal variances"}
-
-
-def main() -> int:
-    """Write or check the documents.
-
-    Returns:
-        Exit code: 1 if ``--check`` found a difference.
-    """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if a document would change")
-    options = parser.parse_args()
-    changed = False
-    for path, text in render(ROOT).items():
-        if path.read_text(encoding="utf-8") != text:
-            changed = True
-            print(f"{'differs' if options.check else 'wrote'}: {path}")
-            if not options.check:
-                write_text(path, text)
-    return int(changed and options.check)
 
 
 def render(root: Path) -> dict[Path, str]:
@@ -66,37 +45,10 @@ def render(root: Path) -> dict[Path, str]:
     documents = {}
     for name, parts in tables.items():
         text = (root / name).read_text(encoding="utf-8")
-        for mark, table in parts.items():
-            text = between(text, mark, table)
+        for mark, part in parts.items():
+            text = between(text, mark, part)
         documents[root / name] = text
     return documents
-
-
-def between(text: str, mark: str, table: str) -> str:
-    """The text with what stands between two marks replaced.
-
-    Args:
-        text: A document.
-        mark: Name of the marks.
-        table: What shall stand there.
-
-    Returns:
-        The document.
-
-    Raises:
-        ValueError: If the marks are not there.
-    """
-    start, end = f"<!-- {mark} -->", f"<!-- /{mark} -->"
-    pattern = re.compile(re.escape(start) + r".*?" + re.escape(end), re.DOTALL)
-    if not pattern.search(text):
-        raise ValueError(f"The document has no marks {start} and {end}; put them where the table belongs.")
-    return pattern.sub(lambda _: f"{start}\n{table}\n{end}", text)
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def single_sample(study: dict[str, Any]) -> str:
@@ -217,4 +169,4 @@ def cost(study: dict[str, Any], costs: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, lambda: render(ROOT)))

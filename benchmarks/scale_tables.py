@@ -7,44 +7,24 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
 
-from osdtw_models.files import write_text
-from proxy_tables import between, table
+from study_tables import between, main, table
 
 ROOT = Path(__file__).parents[1]
 
 
-def main() -> int:
-    """Write or check the document.
-
-    Returns:
-        Exit code: 1 if ``--check`` found a difference.
-    """
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; fail if the document would change")
-    check = parser.parse_args().check
-    path, text = render(ROOT)
-    differs = path.read_text(encoding="utf-8") != text
-    if differs:
-        print(f"{'differs' if check else 'wrote'}: {path}")
-        if not check:
-            write_text(path, text)
-    return int(differs and check)
-
-
-def render(root: Path) -> tuple[Path, str]:
-    """The document with its tables made anew: its path and its text."""
+def render(root: Path) -> dict[Path, str]:
+    """The document with its tables made anew, by path."""
     studies, path = root / "benchmarks" / "studies", root / "docs" / "scale.md"
     text = path.read_text(encoding="utf-8")
     for mark, make in (("two_processes", two_processes), ("throughput", throughput)):
         study = json.loads((studies / f"{mark}.json").read_text(encoding="utf-8"))
         text = between(text, mark, make(study))
-    return path, text
+    return {path: text}
 
 
 def two_processes(study: dict[str, Any]) -> str:
@@ -88,4 +68,4 @@ def throughput(study: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, lambda: render(ROOT)))

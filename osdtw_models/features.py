@@ -12,7 +12,9 @@ import torch
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from osdtw_models.backbone import Level
 from osdtw_models.decoder import Decoder
+from osdtw_models.partition import ClassPartition
 from osdtw_models.pooling import Layout
 
 
@@ -26,6 +28,12 @@ class FeatureLevels(nn.Module):
     num_features: int
     layout: Layout
     prefix_tokens: int
+    partition: ClassPartition
+
+    def _all_maps(self, level: Level) -> dict[str, Any]:
+        """A level of the backbone as timm lists it: above the cut with the channels of every decoder."""
+        copies = self.partition.num_tasks if level.block > self.shared_depth else 1
+        return {"num_chs": level.channels * copies, "reduction": level.reduction, "module": f"block{level.block}"}
 
     def forward_intermediates(
         self,

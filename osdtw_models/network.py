@@ -10,9 +10,8 @@ out.
 from __future__ import annotations
 
 import copy
-import math
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -20,22 +19,17 @@ import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
-from torch.fx import symbolic_trace
 
-from osdtw_models.backbone import Backbone, Level, block_number
+from osdtw_models.backbone import Backbone
 from osdtw_models.decoder import Decoder
 from osdtw_models.features import FeatureLevels
-from osdtw_models.fusion import FUSION_RULES, calibrate, fuse
+from osdtw_models.fused_tasks import FusedTasks, check_fusion, refuse_other_tasks
 from osdtw_models.partition import ClassPartition
 from osdtw_models.pooling import TokenPool, UnitLength, make_pool
-
-OWN_ARGS = (
-    *("shared_depth", "task_classes", "fusion", "class_counts", "logit_offsets"),
-    *("calibration", "normalise_features"),
-)
+from osdtw_models.protocol import TimmProtocol
 
 
-class OsdtwNet(FeatureLevels):
+class OsdtwNet(FeatureLevels, FusedTasks, TimmProtocol):
     """Shared encoder, one decoder per task, fused logits in the original class order.
 
     Args:
@@ -64,7 +58,6 @@ class OsdtwNet(FeatureLevels):
         ValueError: If an argument is out of range or does not fit ``num_classes``.
     """
 
-    class_position: Tensor
     global_pool: SelectAdaptivePool2d | TokenPool
     pretrained_cfg: dict[str, Any]  # put there by timm's builder
     _traits: dict[str, Any]  # read by it
@@ -112,7 +105,7 @@ class OsdtwNet(FeatureLevels):
         self.class_counts = None if class_counts is None else [int(count) for count in class_counts]
         listed = len(set().union(*task_classes)) if task_classes else len(self.class_counts or (0, 1))
         self.partition = ClassPartition.resolve(num_classes or listed, task_classes, self.class_counts)
-        _check_fusion(fusion, self.partition)
+        check_fusion(fusion, self.partition)
         self.decoder_features = pieces.num_features
         self.num_features = self.head_hidden_size = pieces.num_features * self.partition.num_tasks
         self.feature_info = [self._all_maps(level) for level in pieces.levels]
@@ -126,11 +119,13 @@ class OsdtwNet(FeatureLevels):
             blocks, norm, neck = copy.deepcopy(own) if len(self.decoders) else own
             classifier = nn.Linear(pieces.num_features, outputs, **place) if num_classes else nn.Identity()
             self.decoders.append(Decoder(blocks, norm, neck, classifier))
-        self.global_pool = self._make_pool(pieces.pool if global_pool is None else global_pool, num_classes)
-        self.register_buffer("class_position", self.partition.class_position.to(device))
+        self.global_pool = make_pool(
+            pieces.pool if global_pool is None else global_pool, num_classes, self.layout, self.prefix_tokens
+        )
+        self._set_tasks(self.partition, device)
         self._register_offsets(logit_offsets, device, dtype)
         self.set_calibration(calibration)
-        self.register_load_state_dict_pre_hook(_refuse_other_tasks)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(refuse_other_tasks)  # type: ignore[no-untyped-call]
         self._undecayed = pieces.undecayed
         stem = ["encoder"] if depth else [f"decoders.{k}" for k in self.tasks]
         first = [f"{part}.block1.{pieces.first_conv}" for part in stem]
@@ -145,44 +140,9 @@ class OsdtwNet(FeatureLevels):
             part.apply(_init)
 
     @property
-    def tasks(self) -> range:
-        """Task indices 0 .. K-1."""
-        return range(self.partition.num_tasks)
-
-    @property
     def branches(self) -> list[Decoder]:
         """The decoders, typed."""
         return [cast("Decoder", decoder) for decoder in self.decoders]
-
-    @property
-    def logit_offsets(self) -> list[Tensor] | None:
-        """Log-offsets of each task (Prop 8 (ii)), or None where the logits are balanced already."""
-        if self._offsets is None:
-            return None
-        return [self.get_buffer(f"offsets{k}") for k in self.tasks]
-
-    def model_args(self) -> dict[str, Any]:
-        """The arguments that rebuild this network, JSON-ready; they travel in ``config.json``."""
-        own: dict[str, Any] = {
-            "shared_depth": self.shared_depth,
-            "task_classes": self.partition.to_lists(),
-            "fusion": self.fusion,
-            "class_counts": self.class_counts,
-            "logit_offsets": self._offsets,
-            "calibration": self.calibration,
-            "normalise_features": self.normalise_features or None,
-        }
-        return {**self._backbone_args, **{name: value for name, value in own.items() if value is not None}}
-
-    @property
-    def _model_args(self) -> dict[str, Any]:
-        """The arguments that timm writes into ``config.json``: the user's, and what this network is now."""
-        return {**self._told, **self.model_args()}
-
-    @_model_args.setter
-    def _model_args(self, told: dict[str, Any]) -> None:
-        # A saved network has weights of its own: whoever loads it shall not fetch the backbone's again.
-        self._told = {name: value for name, value in told.items() if name not in (*OWN_ARGS, "backbone_pretrained")}
 
     # -- forward ---------------------------------------------------------------------------------------------
 
@@ -241,40 +201,6 @@ class OsdtwNet(FeatureLevels):
         pooled = decoder.neck(self.global_pool(self._decode(decoder, shared)))
         return decoder.classifier(F.dropout(pooled, self.drop_rate, self.training))
 
-    def fuse(self, task_logits: list[Tensor]) -> Tensor:
-        """Fuse task logits into class logits of the original class order, shape (B, C)."""
-        scores = fuse(self.calibrated(task_logits), self.fusion, self.logit_offsets)
-        return scores.index_select(1, self.class_position)
-
-    def calibrated(self, task_logits: list[Tensor]) -> list[Tensor]:
-        """Task logits as they are fused: with the temperature and group bias of each task, if there are any."""
-        if self.calibration is None:
-            return task_logits
-        fitted = self.get_buffer("temperatures"), self.get_buffer("biases")
-        return calibrate(task_logits, *fitted, self.partition.has_none)
-
-    def set_calibration(self, calibration: Sequence[Sequence[float]] | None) -> None:
-        """Give every task its temperature and group bias; they travel in ``config.json``.
-
-        Args:
-            calibration: Per task [T, b]; None for none.
-
-        Raises:
-            ValueError: If there are not two finite numbers per task, the first positive.
-        """
-        pairs = None if calibration is None else [[float(value) for value in pair] for pair in calibration]
-        if pairs is not None:
-            finite = all(len(pair) == 2 and 0 < pair[0] < math.inf and math.isfinite(pair[1]) for pair in pairs)
-            if not finite or len(pairs) != self.partition.num_tasks:
-                raise ValueError(
-                    f"calibration is {pairs}; give [temperature, bias] for each of the {self.partition.num_tasks} "
-                    "tasks, temperatures above 0."
-                )
-        self.calibration = pairs
-        for name, column in (("temperatures", 0), ("biases", 1)):
-            values = None if pairs is None else next(self.parameters()).new_tensor([pair[column] for pair in pairs])
-            self.register_buffer(name, values, persistent=False)
-
     def _decode(self, decoder: Decoder, shared: Tensor) -> Tensor:
         if self.grad_checkpointing:
             return decoder.norm(checkpoint_seq(decoder.block_list(), shared))
@@ -304,11 +230,11 @@ class OsdtwNet(FeatureLevels):
         Raises:
             ValueError: If there are fewer classes than decoders, or the pooling does not fit.
         """
-        pool = self._make_pool(self.global_pool.pool_type if global_pool is None else global_pool, num_classes)
+        wanted = self.global_pool.pool_type if global_pool is None else global_pool
+        pool = make_pool(wanted, num_classes, self.layout, self.prefix_tokens)
         weight = next(self.parameters())
         if num_classes:
-            self.partition = self.partition.renewed(num_classes)
-            self.register_buffer("class_position", self.partition.class_position.to(weight.device))
+            self._set_tasks(self.partition.renewed(num_classes), weight.device)
             self._register_offsets(None)
             self.set_calibration(None)
         self.global_pool = pool
@@ -320,82 +246,6 @@ class OsdtwNet(FeatureLevels):
                 place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
                 decoder.classifier = nn.Linear(self.decoder_features, outputs, **place).train(self.training)
                 _init(decoder.classifier)
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Trade time for memory: recompute blocks in the backward pass."""
-        self.grad_checkpointing = enable
-
-    def __prepare_scriptable__(self) -> nn.Module:
-        """What ``torch.jit.script`` compiles: the traced graph; decoders of varying length are not TorchScript."""
-        traced = symbolic_trace(self)
-        for node in traced.graph.nodes:
-            node.type = None  # annotations are strings here, which TorchScript cannot read; all are tensors anyway
-        traced.recompile()
-        return traced
-
-    def group_matcher(self, coarse: bool = False) -> Callable[[str], int]:
-        """Layer of each parameter for layer decay: blocks of one depth share a layer in every decoder."""
-        last = self.num_blocks
-
-        def layer(name: str) -> int:
-            block = block_number(name)
-            if not block:
-                return last + 1
-            return min(block, self.shared_depth + 1) if coarse else block
-
-        return layer
-
-    def no_weight_decay(self) -> set[str]:
-        """Names of the parameters that take no weight decay, position embeddings and the like."""
-        inside = {name: name[name.find("block") :] for name, _ in self.named_parameters()}
-        return {name for name, piece in inside.items() if piece in self._undecayed}
-
-    def _make_pool(self, pool_type: str, num_classes: int) -> SelectAdaptivePool2d | TokenPool:
-        return make_pool(pool_type, num_classes, self.layout, self.prefix_tokens)
-
-    def _all_maps(self, level: Level) -> dict[str, Any]:
-        """A level of the backbone as timm lists it: above the cut with the channels of every decoder."""
-        copies = self.partition.num_tasks if level.block > self.shared_depth else 1
-        return {"num_chs": level.channels * copies, "reduction": level.reduction, "module": f"block{level.block}"}
-
-    def _register_offsets(
-        self,
-        logit_offsets: Sequence[Sequence[float]] | None,
-        device: torch.device | None = None,
-        dtype: torch.dtype | None = None,
-    ) -> None:
-        self._offsets = None if logit_offsets is None else self.partition.checked_offsets(logit_offsets)
-        place: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
-        for k in self.tasks:
-            values = None if self._offsets is None else torch.tensor(self._offsets[k], **place)
-            # Not persistent: offsets are arguments of the model and travel in config.json.
-            self.register_buffer(f"offsets{k}", values, persistent=False)
-
-
-def _refuse_other_tasks(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Stop before weights of another partition are loaded: they may fit, and every class would be wrong."""
-    network, saved = cast("OsdtwNet", module), state_dict.get(f"{prefix}class_position")
-    if saved is None or saved.is_meta or network.class_position.is_meta:
-        return
-    rows = [state_dict.get(f"{prefix}decoders.{k}.classifier.bias") for k in network.tasks]
-    sizes = network.partition.output_sizes
-    same_sizes = all(row is None or len(row) == size for row, size in zip(rows, sizes, strict=True))
-    if not same_sizes or not torch.equal(saved.cpu(), network.class_position.cpu()):
-        raise ValueError(
-            "The checkpoint was trained on another partition of the classes into tasks; create the model with the "
-            "checkpoint's task_classes (see its config.json)."
-        )
-
-
-def _check_fusion(rule: str, partition: ClassPartition) -> None:
-    if rule not in FUSION_RULES:
-        raise ValueError(f"Unknown fusion rule {rule!r}; choose one of {', '.join(FUSION_RULES)}.")
-    if rule == "pool" and partition.num_tasks > 2:
-        raise ValueError(f"fusion 'pool' is defined for 2 tasks, not {partition.num_tasks}; use 'raw'.")
-    if partition.num_tasks > 1 and (rule == "mean") != partition.experts:
-        raise ValueError(
-            f"fusion {rule!r} does not fit these tasks; 'mean' is for tasks with every class each, and only 'mean'."
-        )
 
 
 def _init(module: nn.Module) -> None:

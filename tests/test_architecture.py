@@ -30,7 +30,7 @@ TRAINING_COLUMNS = [
     {"data", "runs", "batch_norm"},
     {"batches", "subsets"},
     {"photo_batches", "objectives", "distributed"},
-    {"preparation"},
+    {"preparation", "recipe_files"},
     {"recipe"},
     {"recipe_tables", "values", "benchmark_list"},
 ]

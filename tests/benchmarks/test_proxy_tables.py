@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import proxy_tables
+import study_tables
 
 ROOT = Path(__file__).parents[2]
 
@@ -16,6 +17,6 @@ def test_the_documents_are_what_the_studies_say():
 
 def test_only_what_stands_between_the_marks_changes():
     text = "before\n<!-- a -->\nold\n<!-- /a -->\nafter <!-- b -->x<!-- /b -->"
-    assert proxy_tables.between(text, "a", "new") == text.replace("old", "new")
+    assert study_tables.between(text, "a", "new") == text.replace("old", "new")
     with pytest.raises(ValueError, match="has no marks <!-- c -->"):
-        proxy_tables.between(text, "c", "new")
+        study_tables.between(text, "c", "new")

@@ -13,7 +13,8 @@ from osdtw_training.benchmark_list import read_list
 from osdtw_training.budget import training_passes
 from osdtw_training.methods.experts import new_experts
 from osdtw_training.networks import new_network
-from osdtw_training.recipe import Recipe, changed, read_recipe
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_files import changed, read_recipe
 from osdtw_training.recipe_tables import Refit, Schedule, Search
 
 TASKS = [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]

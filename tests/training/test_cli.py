@@ -8,7 +8,7 @@ import pytest
 
 from osdtw_training import data
 from osdtw_training.cli import search, train
-from osdtw_training.recipe import packaged_recipes
+from osdtw_training.recipe_files import packaged_recipes
 
 TINY = "--warmup.epochs 1 --tasks.epochs 1 --joint.epochs 1 --refit.epochs 1 --search.samples 10 --search.weights 3"
 

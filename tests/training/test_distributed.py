@@ -20,7 +20,8 @@ from torch import nn
 from osdtw_training import distributed, figures
 from osdtw_training.batch_norm import global_batch_norm
 from osdtw_training.pipeline import run_recipe
-from osdtw_training.recipe import Recipe, changed
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_files import changed
 from osdtw_training.recipe_tables import Refit, Schedule
 from osdtw_training.values import from_values, to_values
 

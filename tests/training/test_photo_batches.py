@@ -15,7 +15,7 @@ from osdtw_training.cli import train
 from osdtw_training.data import load_data
 from osdtw_training.pipeline import run_recipe
 from osdtw_training.preparation import preparation
-from osdtw_training.recipe import read_recipe
+from osdtw_training.recipe_files import read_recipe
 
 COUNTS = {"ant": 12, "bee": 8, "cow": 4, "dog": 3}
 

@@ -5,18 +5,10 @@ import json
 import pytest
 from timm import is_model
 
-from osdtw_training.recipe import (
-    Joint,
-    Recipe,
-    Refit,
-    Schedule,
-    Search,
-    Warmup,
-    from_values,
-    packaged_recipes,
-    read_recipe,
-    to_values,
-)
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_files import packaged_recipes, read_recipe
+from osdtw_training.recipe_tables import Joint, Refit, Schedule, Search, Warmup
+from osdtw_training.values import from_values, to_values
 
 
 @pytest.fixture

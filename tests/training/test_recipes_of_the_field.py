@@ -16,7 +16,7 @@ from osdtw_models.sources import cifar_images
 from osdtw_models.sources.published import LISTS, SETS
 from osdtw_training.cli import train
 from osdtw_training.data import load_data
-from osdtw_training.recipe import read_recipe
+from osdtw_training.recipe_files import read_recipe
 
 STAGES = {"warmup", "task0", "task1", "joint", "refit"}
 SHORT = [

@@ -30,7 +30,7 @@ def train(
     """
     from osdtw_models.datasets import short_name
     from osdtw_training.pipeline import run_recipe
-    from osdtw_training.recipe import changed, read_recipe
+    from osdtw_training.recipe_files import changed, read_recipe
 
     wanted = changed(read_recipe(recipe), {**fields, "data": str(data)})
     return run_recipe(wanted, output or Path("runs") / short_name(str(data)), resume)

@@ -67,7 +67,7 @@ def _train(argv: list[str]) -> None:
     import tyro
 
     from osdtw_training.options import TrainOptions
-    from osdtw_training.recipe import packaged_recipes, read_recipe
+    from osdtw_training.recipe_files import packaged_recipes, read_recipe
 
     name, rest = (argv[0], argv[1:]) if argv and not argv[0].startswith("-") else (None, argv)
     begun = _value_of(rest, "--output")

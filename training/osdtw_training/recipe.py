@@ -1,20 +1,11 @@
-"""What one run is: frozen dataclasses, read from TOML, strict about keys and types.
-
-A recipe file holds top-level settings and one table per stage (``[warmup]``, ``[tasks]``, ``[joint]``,
-``[refit]``, ``[search]``; ``[train]`` for one-stage methods). Every field has a default; the packaged recipes
-state the fields that make a published number.
-"""
+"""What one run is: a frozen dataclass whose every field has a default, and what may be wrong with its values."""
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, field
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from osdtw_training.recipe_tables import Joint, Peer, Refit, Schedule, Search, Warmup
-from osdtw_training.values import from_values, to_values
 
 TWO_STAGES = ("crt", "lws", "mislas", "bags")
 SET_CLASS_WEIGHTS = ("class_balanced", "ldam_drw", "ride")
@@ -162,12 +153,14 @@ class Recipe:
     """Stage 3: decoders on the frozen encoder."""
 
     def __post_init__(self) -> None:
-        if self.task_weights is not None and (abs(sum(self.task_weights) - 1) > 1e-6 or min(self.task_weights) <= 0):
-            raise ValueError(f"task_weights {list(self.task_weights)} must be positive and sum to 1.")
-        if self.imbalance_factor is not None and self.imbalance_factor < 1:
-            raise ValueError(f"imbalance_factor is {self.imbalance_factor}; it is largest over smallest class, >= 1.")
-        if not 0 <= self.holdout < 1:
-            raise ValueError(f"holdout is {self.holdout}; give the part of the training images to keep, 0 to below 1.")
+        self._check_least()
+        self._check_images()
+        self._check_tasks()
+        self._check_optimisation()
+        self._check_decisions()
+        self._check_method()
+
+    def _check_least(self) -> None:
         least = {
             "batch_size": 1,
             "img_size": 1,
@@ -184,14 +177,26 @@ class Recipe:
             value = getattr(self, name)
             if value is not None and value < bound:
                 raise ValueError(f"{name} is {value}; it must be at least {bound}.")
+
+    def _check_images(self) -> None:
+        if self.imbalance_factor is not None and self.imbalance_factor < 1:
+            raise ValueError(f"imbalance_factor is {self.imbalance_factor}; it is largest over smallest class, >= 1.")
+        if not 0 <= self.holdout < 1:
+            raise ValueError(f"holdout is {self.holdout}; give the part of the training images to keep, 0 to below 1.")
         if (self.std is not None and min(self.std) <= 0) or self.none_clip <= 0:
             raise ValueError(f"std {self.std} and none_clip {self.none_clip} must be positive.")
         if not 0 <= self.color_jitter <= 1 or (self.color_jitter and self.crop != "resized"):
             raise ValueError(f'color_jitter is {self.color_jitter}; give 0 to 1, above 0 only with crop = "resized".')
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
             raise ValueError(f"crop_scale is {list(self.crop_scale)}; give two rising parts of the image, 0 to 1.")
+
+    def _check_tasks(self) -> None:
+        if self.task_weights is not None and (abs(sum(self.task_weights) - 1) > 1e-6 or min(self.task_weights) <= 0):
+            raise ValueError(f"task_weights {list(self.task_weights)} must be positive and sum to 1.")
         if self.head_threshold is not None and self.num_tasks != 2:
             raise ValueError(f"head_threshold makes 2 tasks, but num_tasks is {self.num_tasks}; leave one of them out.")
+
+    def _check_optimisation(self) -> None:
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}; it must be at least 0 and below 1.")
         if not 0 <= self.ema < 1:
@@ -203,6 +208,17 @@ class Recipe:
                 f"optimizer is {self.optimizer}, but the search takes its damping from the learning rates of sgd; give "
                 "shared_depth and task_weights, or keep sgd."
             )
+        stages = {"train": self.train, "warmup": self.warmup, "tasks": self.tasks, "joint": self.joint}
+        for name, stage in {**stages, "refit": self.refit}.items():
+            if min(stage.epochs, stage.lr, stage.rise_epochs) < 0:
+                raise ValueError(
+                    f"{name} has epochs {stage.epochs}, lr {stage.lr} and rise_epochs {stage.rise_epochs}; none may be "
+                    "negative."
+                )
+            if stage.anneal_epochs is not None and stage.anneal_epochs < stage.epochs:
+                raise ValueError(f"{name} has epochs {stage.epochs} but anneal_epochs {stage.anneal_epochs}; raise it.")
+
+    def _check_decisions(self) -> None:
         wants = {
             "eval_metric chooses the epoch on": self.eval_metric != "last",
             "tau_norm chooses its power on": self.method == "tau_norm",
@@ -221,6 +237,8 @@ class Recipe:
                 raise ValueError("eval_metric keeps one epoch, ema the average of all; choose one of the two.")
             if not getattr(self, self.result_stage()).epochs:
                 raise ValueError(f"eval_metric chooses among epochs; set epochs in [{self.result_stage()}].")
+
+    def _check_method(self) -> None:
         if self.method in SET_CLASS_WEIGHTS and self.class_weights != "none":
             raise ValueError(
                 f'{self.method} sets class weights itself; leave class_weights at "none", or choose the method '
@@ -230,15 +248,6 @@ class Recipe:
             raise ValueError("nbn runs on exchanged parameters, which grad_checkpointing would not see; leave it off.")
         if self.method == "mfm" and self.accumulate > 1:
             raise ValueError("mfm takes its virtual step on whole batches; leave accumulate at 1.")
-        stages = {"train": self.train, "warmup": self.warmup, "tasks": self.tasks, "joint": self.joint}
-        for name, stage in {**stages, "refit": self.refit}.items():
-            if min(stage.epochs, stage.lr, stage.rise_epochs) < 0:
-                raise ValueError(
-                    f"{name} has epochs {stage.epochs}, lr {stage.lr} and rise_epochs {stage.rise_epochs}; none may be "
-                    "negative."
-                )
-            if stage.anneal_epochs is not None and stage.anneal_epochs < stage.epochs:
-                raise ValueError(f"{name} has epochs {stage.epochs} but anneal_epochs {stage.anneal_epochs}; raise it.")
 
     @property
     def searched(self) -> bool:
@@ -264,58 +273,3 @@ class Recipe:
         # Two halves of the images make one more pass.
         tasks = self.num_tasks * self.tasks.epochs * (2 if self.searched and self.search.replicates else 1)
         return self.warmup.epochs + tasks + self.joint.epochs + refit
-
-
-def read_recipe(source: str | Path) -> Recipe:
-    """Read a recipe.
-
-    Args:
-        source: A TOML file, or the name of a packaged recipe ("digits_lt").
-
-    Returns:
-        The recipe, its missing fields at their defaults.
-
-    Raises:
-        FileNotFoundError: If there is no such file or packaged recipe.
-        ValueError: If the file is not TOML, has an unknown key, or a value of the wrong type.
-    """
-    path = Path(source)
-    if not path.is_file():
-        packaged = resources.files("osdtw_training") / "recipes" / f"{source}.toml"
-        if not packaged.is_file():
-            raise FileNotFoundError(f"No recipe {source}; give a TOML file or one of: {', '.join(packaged_recipes())}.")
-        path = Path(str(packaged))
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a TOML file: {error}.") from error
-    try:
-        recipe = from_values(Recipe, {"name": path.stem, **values})
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    assert isinstance(recipe, Recipe)
-    return recipe
-
-
-def packaged_recipes() -> list[str]:
-    """Names of the recipes that come with the package."""
-    folder = resources.files("osdtw_training") / "recipes"
-    return sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml"))
-
-
-def changed(recipe: Recipe, fields: dict[str, Any]) -> Recipe:
-    """A recipe with some fields changed, as strictly as one read from a file.
-
-    Args:
-        recipe: The recipe.
-        fields: New values by name; a dictionary changes fields of a table.
-
-    Returns:
-        The changed recipe.
-    """
-    values = to_values(recipe)
-    for name, value in fields.items():
-        values[name] = {**values.get(name, {}), **value} if isinstance(value, dict) else value
-    result = from_values(Recipe, values)
-    assert isinstance(result, Recipe)
-    return result

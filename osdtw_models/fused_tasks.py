@@ -1,0 +1,127 @@
+"""What a network makes of its tasks' logits: calibrated, fused, in the original class order.
+
+It holds what the fusion depends on besides the logits: the partition, the rule, each task's log-offsets, temperature
+and bias. Only the classes' positions are in checkpoints; the rest are arguments of the model and travel in
+``config.json``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from osdtw_models.fusion import FUSION_RULES, calibrate, fuse
+from osdtw_models.partition import ClassPartition
+
+
+class FusedTasks(nn.Module):
+    """A network of several tasks whose logits are fused; `OsdtwNet` is one."""
+
+    partition: ClassPartition
+    fusion: str
+    class_position: Tensor
+    calibration: list[list[float]] | None
+    _offsets: list[list[float]] | None
+
+    @property
+    def tasks(self) -> range:
+        """Task indices 0 .. K-1."""
+        return range(self.partition.num_tasks)
+
+    @property
+    def logit_offsets(self) -> list[Tensor] | None:
+        """Log-offsets of each task (Prop 8 (ii)), or None where the logits are balanced already."""
+        if self._offsets is None:
+            return None
+        return [self.get_buffer(f"offsets{k}") for k in self.tasks]
+
+    def fuse(self, task_logits: list[Tensor]) -> Tensor:
+        """Fuse task logits into class logits of the original class order, shape (B, C)."""
+        scores = fuse(self.calibrated(task_logits), self.fusion, self.logit_offsets)
+        return scores.index_select(1, self.class_position)
+
+    def calibrated(self, task_logits: list[Tensor]) -> list[Tensor]:
+        """Task logits as they are fused: with the temperature and group bias of each task, if there are any."""
+        if self.calibration is None:
+            return task_logits
+        fitted = self.get_buffer("temperatures"), self.get_buffer("biases")
+        return calibrate(task_logits, *fitted, self.partition.has_none)
+
+    def set_calibration(self, calibration: Sequence[Sequence[float]] | None) -> None:
+        """Give every task its temperature and group bias; they travel in ``config.json``.
+
+        Args:
+            calibration: Per task [T, b]; None for none.
+
+        Raises:
+            ValueError: If there are not two finite numbers per task, the first positive.
+        """
+        pairs = None if calibration is None else [[float(value) for value in pair] for pair in calibration]
+        if pairs is not None:
+            finite = all(len(pair) == 2 and 0 < pair[0] < math.inf and math.isfinite(pair[1]) for pair in pairs)
+            if not finite or len(pairs) != self.partition.num_tasks:
+                raise ValueError(
+                    f"calibration is {pairs}; give [temperature, bias] for each of the {self.partition.num_tasks} "
+                    "tasks, temperatures above 0."
+                )
+        self.calibration = pairs
+        for name, column in (("temperatures", 0), ("biases", 1)):
+            values = None if pairs is None else next(self.parameters()).new_tensor([pair[column] for pair in pairs])
+            self.register_buffer(name, values, persistent=False)
+
+    def _set_tasks(self, partition: ClassPartition, device: torch.device | None) -> None:
+        """Fuse by a partition; offsets and calibration of another are void."""
+        self.partition = partition
+        self.register_buffer("class_position", partition.class_position.to(device))
+
+    def _register_offsets(
+        self,
+        logit_offsets: Sequence[Sequence[float]] | None,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self._offsets = None if logit_offsets is None else self.partition.checked_offsets(logit_offsets)
+        place: dict[str, Any] = {"device": device, "dtype": dtype or torch.get_default_dtype()}
+        for k in self.tasks:
+            values = None if self._offsets is None else torch.tensor(self._offsets[k], **place)
+            # Not persistent: offsets are arguments of the model and travel in config.json.
+            self.register_buffer(f"offsets{k}", values, persistent=False)
+
+
+def refuse_other_tasks(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Stop before weights of another partition are loaded: they may fit, and every class would be wrong."""
+    network, saved = cast("FusedTasks", module), state_dict.get(f"{prefix}class_position")
+    if saved is None or saved.is_meta or network.class_position.is_meta:
+        return
+    rows = [state_dict.get(f"{prefix}decoders.{k}.classifier.bias") for k in network.tasks]
+    sizes = network.partition.output_sizes
+    same_sizes = all(row is None or len(row) == size for row, size in zip(rows, sizes, strict=True))
+    if not same_sizes or not torch.equal(saved.cpu(), network.class_position.cpu()):
+        raise ValueError(
+            "The checkpoint was trained on another partition of the classes into tasks; create the model with the "
+            "checkpoint's task_classes (see its config.json)."
+        )
+
+
+def check_fusion(rule: str, partition: ClassPartition) -> None:
+    """Refuse a rule that is not defined for these tasks.
+
+    Args:
+        rule: One of `osdtw_models.fusion.FUSION_RULES`.
+        partition: The tasks.
+
+    Raises:
+        ValueError: If it is unknown or does not fit.
+    """
+    if rule not in FUSION_RULES:
+        raise ValueError(f"Unknown fusion rule {rule!r}; choose one of {', '.join(FUSION_RULES)}.")
+    if rule == "pool" and partition.num_tasks > 2:
+        raise ValueError(f"fusion 'pool' is defined for 2 tasks, not {partition.num_tasks}; use 'raw'.")
+    if partition.num_tasks > 1 and (rule == "mean") != partition.experts:
+        raise ValueError(
+            f"fusion {rule!r} does not fit these tasks; 'mean' is for tasks with every class each, and only 'mean'."
+        )
