@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from osdtw_models.image_set import ImageSet, resize
+from osdtw_models.image_set import ImageSet, Reading, resize
 from osdtw_models.soundness import Policy
 from osdtw_models.sources.cifar_images import CIFAR10, CIFAR100, cifar
 from osdtw_models.sources.digits import digits
@@ -71,21 +71,21 @@ def read_images(
             f"test_list, val_list and class_names go with a list of training images, but data is {data}; leave them "
             "out, or name the list as data."
         )
-    fit = img_size, crop_pct, interpolation, lazy, broken
+    reading = Reading(img_size, crop_pct, interpolation, lazy, broken)
     if data == "digits":
         return resize(digits(split), img_size)
     if data in CIFAR:
         return resize(cifar(CIFAR[data], split, data_dir), img_size)
     if is_list(data):
-        return read_list(data, split, data_dir, lists, class_names, *fit)
+        return read_list(data, split, data_dir, lists, class_names, reading)
     if is_timm_name(data, data_dir):
-        return read_timm(data, split, data_dir, class_names, *fit)
+        return read_timm(data, split, data_dir, class_names, reading)
     if not Path(data).is_dir():
         named = ", ".join(("digits", *CIFAR, *SETS))
         raise FileNotFoundError(
             f"No folder {data}; give a folder of class folders, a list (.txt, .csv), a name of timm's, or {named}."
         )
-    return image_folder(split_folder(Path(data), split), *fit)
+    return image_folder(split_folder(Path(data), split), reading)
 
 
 def has_split(data: str, split: str, data_dir: str | None = None, lists: Lists = NO_LISTS) -> bool:

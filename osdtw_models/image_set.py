@@ -57,16 +57,36 @@ class ImageSet:
         return [hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]
 
 
+@dataclass(frozen=True)
+class Reading:
+    """How images are read from where they are kept.
+
+    Args:
+        img_size: Side of the images in pixels.
+        crop_pct: See `osdtw_models.pixels.fit_image`.
+        interpolation: Likewise.
+        lazy: Leave them there until they are used; image files have been opened once all the same.
+        broken: For image files: see `osdtw_models.soundness.sound_images`.
+    """
+
+    img_size: int
+    crop_pct: float = 1.0
+    interpolation: str = "bilinear"
+    lazy: bool = False
+    broken: Policy = "error"
+
+    @property
+    def fit(self) -> tuple[int, float, str]:
+        """What becomes of an image of any size."""
+        return self.img_size, self.crop_pct, self.interpolation
+
+
 def photograph_set(
     root: Path,
     found: Sequence[Path],
     labels: Sequence[int],
     class_names: Sequence[str],
-    img_size: int,
-    crop_pct: float,
-    interpolation: str,
-    lazy: bool,
-    broken: Policy,
+    reading: Reading,
     source: Path | None = None,
 ) -> ImageSet:
     """Image files as an image set.
@@ -76,20 +96,16 @@ def photograph_set(
         found: The files.
         labels: Class of each.
         class_names: Names of the classes.
-        img_size: Side of the images in pixels.
-        crop_pct: See `osdtw_models.pixels.fit_image`.
-        interpolation: Likewise.
-        lazy: Leave the images in their files until they are used; each has been opened once all the same.
-        broken: See `osdtw_models.soundness.sound_images`.
+        reading: How they are read.
         source: The list that names the files, if one does.
 
     Returns:
         The images, in the order of the files.
     """
-    kept, left_out = sound_images(found, [class_names[label] for label in labels], source or root, broken, root)
-    photographs = Photographs(tuple(found[i] for i in kept), img_size, crop_pct, interpolation)
+    kept, left_out = sound_images(found, [class_names[label] for label in labels], source or root, reading.broken, root)
+    photographs = Photographs(tuple(found[i] for i in kept), *reading.fit)
     names = tuple(str(file.relative_to(root)) for file in photographs.files)
-    images = photographs if lazy else photographs[:]
+    images = photographs if reading.lazy else photographs[:]
     return ImageSet(images, torch.tensor([labels[i] for i in kept]), tuple(class_names), names, left_out)
 
 

@@ -4,28 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from osdtw_models.image_set import ImageSet, photograph_set
+from osdtw_models.image_set import ImageSet, Reading, photograph_set
 from osdtw_models.pixels import IMAGE_SUFFIXES
-from osdtw_models.soundness import Policy
 
 
-def image_folder(
-    root: Path,
-    img_size: int,
-    crop_pct: float = 1.0,
-    interpolation: str = "bilinear",
-    lazy: bool = False,
-    broken: Policy = "error",
-) -> ImageSet:
+def image_folder(root: Path, reading: Reading) -> ImageSet:
     """Read every image of a folder of class folders.
 
     Args:
         root: Folder with one sub-folder per class; its name is the class name.
-        img_size: Side of the square that images are scaled and cut to, in pixels.
-        crop_pct: See `osdtw_models.pixels.fit_image`.
-        interpolation: Likewise.
-        lazy: Leave the images in their files until they are used; each has been opened once all the same.
-        broken: See `osdtw_models.soundness.sound_images`.
+        reading: How the images are read.
 
     Returns:
         The images, classes and files in alphabetical order.
@@ -47,7 +35,7 @@ def image_folder(
             raise ValueError(f"Class folder {root / name} holds no image; add images to it or remove the folder.")
         found.extend(files)
         labels.extend([label] * len(files))
-    return photograph_set(root, found, labels, class_names, img_size, crop_pct, interpolation, lazy, broken)
+    return photograph_set(root, found, labels, class_names, reading)
 
 
 def split_folder(root: Path, split: str) -> Path:

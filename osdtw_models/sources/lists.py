@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from osdtw_models.image_set import ImageSet, check_classes, photograph_set
-from osdtw_models.soundness import Policy
+from osdtw_models.image_set import ImageSet, Reading, check_classes, photograph_set
 from osdtw_models.sources.published import LISTS, SETS, check_published
 from osdtw_models.sources.rows import Row, class_labels, read_rows, read_text
 
@@ -76,11 +75,7 @@ def read_list(
     data_dir: str | None,
     lists: Lists,
     known: Sequence[str] | None,
-    img_size: int,
-    crop_pct: float,
-    interpolation: str,
-    lazy: bool,
-    broken: Policy,
+    reading: Reading,
 ) -> ImageSet:
     """The images of a list.
 
@@ -90,11 +85,7 @@ def read_list(
         data_dir: Folder that the paths start from; by default the list's own.
         lists: See `list_file`.
         known: The classes, where they are known already: those of the training images, or of a network.
-        img_size: Side of the images in pixels.
-        crop_pct: See `osdtw_models.pixels.fit_image`.
-        interpolation: Likewise.
-        lazy: Leave the images in their files until they are used.
-        broken: See `osdtw_models.soundness.sound_images`.
+        reading: How the images are read.
 
     Returns:
         The images in the order of the list.
@@ -113,8 +104,7 @@ def read_list(
         known = read_class_names(Path(lists.class_names))
     labels, class_names = class_labels(file, rows, known)
     check_published(file.name, np.bincount(labels, minlength=len(class_names)).tolist())
-    fit = img_size, crop_pct, interpolation, lazy, broken
-    images = photograph_set(root, find_files(root, file, rows), labels, class_names, *fit, source=file)
+    images = photograph_set(root, find_files(root, file, rows), labels, class_names, reading, file)
     if split == "train":
         check_classes(images, str(file))
     if file.name in LISTS:

@@ -18,10 +18,9 @@ import torch
 from PIL import Image
 
 from osdtw_models.doors import first_line
-from osdtw_models.image_set import ImageSet, check_classes, photograph_set
+from osdtw_models.image_set import ImageSet, Reading, check_classes, photograph_set
 from osdtw_models.lazy_images import Gallery, GalleryImages, HeldImages
 from osdtw_models.pixels import decode_image
-from osdtw_models.soundness import Policy
 
 # What has to be installed for a prefix: the module, and what pip calls it.
 NEEDED = {
@@ -64,11 +63,7 @@ def read_timm(
     split: str,
     data_dir: str | None,
     known: Sequence[str] | None,
-    img_size: int,
-    crop_pct: float,
-    interpolation: str,
-    lazy: bool,
-    broken: Policy,
+    reading: Reading,
 ) -> ImageSet:
     """The images of one split, in the order of their source.
 
@@ -77,11 +72,7 @@ def read_timm(
         split: "train" or "test"; validation images stand in for missing test images.
         data_dir: The folder of the data, or for hfds/ and tfds/ where they are kept once fetched.
         known: The classes where they are known already, for data whose classes have numbers only.
-        img_size: Side of the images in pixels.
-        crop_pct: See `osdtw_models.pixels.fit_image`.
-        interpolation: Likewise.
-        lazy: Leave images in their files or tables until they are used.
-        broken: For files: see `osdtw_models.soundness.sound_images`.
+        reading: How the images are read.
 
     Returns:
         The images.
@@ -91,18 +82,17 @@ def read_timm(
     """
     dataset = open_split(data, split, data_dir)
     reader = getattr(dataset, "reader", dataset)
-    fit = img_size, crop_pct, interpolation
     files = _files(reader)
     if files is not None:
         root, (found, labels) = Path(reader.root), files
-        images = photograph_set(root, found, labels, _names(reader, labels, known), *fit, lazy, broken)
+        images = photograph_set(root, found, labels, _names(reader, labels, known), reading)
     else:
         gallery, given = _gallery(dataset, reader, data)
         labels = [_label(label, data) for label in given]
-        held = GalleryImages(gallery, tuple(range(len(labels))), *fit)
+        held = GalleryImages(gallery, tuple(range(len(labels))), *reading.fit)
         names = tuple(f"{split}[{i}]" for i in range(len(labels)))
         class_names = _names(reader, labels, known)
-        images = ImageSet(held if lazy else held[:], torch.tensor(labels), class_names, names)
+        images = ImageSet(held if reading.lazy else held[:], torch.tensor(labels), class_names, names)
     if split == "train":
         check_classes(images, data)
     return images

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from osdtw_models.datasets import has_split, read_images
-from osdtw_models.image_set import ImageSet, canonical_order, resize
+from osdtw_models.image_set import ImageSet, Reading, canonical_order, resize
 from osdtw_models.sources.digits import digits
 from osdtw_models.sources.folders import image_folder
 from osdtw_models.sources.lists import Lists
@@ -79,12 +79,12 @@ def test_a_missing_folder_and_an_unknown_split_are_named(tmp_path):
 def test_an_empty_class_folder_is_named(folder):
     (folder / "train" / "eel").mkdir()
     with pytest.raises(ValueError, match=r"Class folder .*eel holds no image"):
-        image_folder(folder / "train", 8)
+        image_folder(folder / "train", Reading(8))
 
 
 def test_a_folder_without_class_folders_is_named(folder):
     with pytest.raises(ValueError, match=r"cat holds no class folders"):
-        image_folder(folder / "train" / "cat", 8)
+        image_folder(folder / "train" / "cat", Reading(8))
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", "cut"])

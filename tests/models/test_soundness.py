@@ -12,6 +12,7 @@ from timm.models import save_for_hf
 
 from osdtw_models import soundness
 from osdtw_models.cli import evaluate
+from osdtw_models.image_set import Reading
 from osdtw_models.soundness import find_broken, sound_images
 from osdtw_models.sources.folders import image_folder
 
@@ -67,11 +68,11 @@ BREAK = {
 
 @pytest.mark.parametrize("how", BREAK)
 def test_a_broken_file_is_named_and_left_out_and_the_others_stay_as_they_were(folder, how):
-    whole = image_folder(folder, 16)
+    whole = image_folder(folder, Reading(16))
     file = folder / "cat" / "3.jpg"
     file.write_bytes(BREAK[how](file.read_bytes()))
     for lazy in (True, False):
-        found = image_folder(folder, 16, lazy=lazy, broken="leave_out")
+        found = image_folder(folder, Reading(16, lazy=lazy, broken="leave_out"))
         kept = [i for i, name in enumerate(whole.names) if name != os.path.join("cat", "3.jpg")]
         assert found.names == tuple(whole.names[i] for i in kept)
         assert found.labels.tolist() == whole.labels[kept].tolist()
@@ -81,12 +82,12 @@ def test_a_broken_file_is_named_and_left_out_and_the_others_stay_as_they_were(fo
         assert (broken.name, broken.class_name) == (os.path.join("cat", "3.jpg"), "cat")
         assert broken.reason
         with pytest.raises(ValueError, match=r"Cannot read 1 of 12 images under .*data: cat.3\.jpg \(.*\); mend or"):
-            image_folder(folder, 16, lazy=lazy)
+            image_folder(folder, Reading(16, lazy=lazy))
 
 
 def test_an_image_under_another_suffix_is_still_an_image(folder):
     Image.new("RGB", (20, 20)).save(folder / "cat" / "3.jpg", "PNG")
-    assert not image_folder(folder, 16, broken="leave_out").left_out
+    assert not image_folder(folder, Reading(16, broken="leave_out")).left_out
 
 
 def test_a_class_that_loses_all_its_images_is_named(folder):
@@ -95,7 +96,7 @@ def test_a_class_that_loses_all_its_images_is_named(folder):
     with pytest.raises(
         ValueError, match=r"Class 'dog' under .* has no image that can be read \(dog.0\.jpg: it is empty"
     ):
-        image_folder(folder, 16, broken="leave_out")
+        image_folder(folder, Reading(16, broken="leave_out"))
 
 
 def test_a_second_start_opens_only_what_is_new_changed_or_broken(folder, opened):
