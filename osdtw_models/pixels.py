@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -43,11 +44,9 @@ def open_image(file: Path) -> Image.Image:
         BrokenImageError: If the file is not a readable image of an allowed format and size.
     """
     try:
-        with Image.open(file, formats=IMAGE_FORMATS) as opened:
-            _check_head(opened)
-            return opened.convert("RGB")
+        return _decode(file)
     except Exception as error:  # decoders raise many kinds (EOFError, struct.error, ...); the verdict is the same
-        raise BrokenImageError(file, _reason(file, error)) from error
+        raise BrokenImageError(file, _reason_of_file(file, error)) from error
 
 
 def decode_image(content: bytes, name: str) -> Image.Image:
@@ -64,20 +63,19 @@ def decode_image(content: bytes, name: str) -> Image.Image:
         ValueError: If it is not a readable image of an allowed format and size.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=IMAGE_FORMATS) as opened:
-            _check_head(opened)
-            return opened.convert("RGB")
+        return _decode(io.BytesIO(content))
     except Exception as error:  # see above
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__
-        raise ValueError(f"Cannot read the image {name} ({reason}); mend it or leave it out.") from error
+        raise ValueError(f"Cannot read the image {name} ({_reason(error)}); mend it or leave it out.") from error
 
 
-def _check_head(image: Image.Image) -> None:
-    """Refuse, before anything is decoded, what would take too much memory or lose part of itself."""
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width} x {image.height} pixels are too many")
-    if image.mode.startswith(("I", "F")):
-        raise ValueError("more than 8 bits a channel, which would be cut off; convert it to 8 bits")
+def _decode(source: Path | BinaryIO) -> Image.Image:
+    """Decode, but refuse before that what would take too much memory or lose part of itself."""
+    with Image.open(source, formats=IMAGE_FORMATS) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError(f"{image.width} x {image.height} pixels are too many")
+        if image.mode.startswith(("I", "F")):
+            raise ValueError("more than 8 bits a channel, which would be cut off; convert it to 8 bits")
+        return image.convert("RGB")
 
 
 def fit_image(image: Image.Image, img_size: int, crop_pct: float = 1.0, interpolation: str = "bilinear") -> Pixels:
@@ -105,11 +103,13 @@ def fit_image(image: Image.Image, img_size: int, crop_pct: float = 1.0, interpol
     return np.array(image.crop((left, top, left + img_size, top + img_size)))
 
 
-def _reason(file: Path, error: Exception) -> str:
+def _reason_of_file(file: Path, error: Exception) -> str:
     if not file.is_file():
         return "there is no such file"
     if not file.stat().st_size:
         return "it is empty"
-    if isinstance(error, UnidentifiedImageError):
-        return "not an image"
-    return str(error) or type(error).__name__
+    return _reason(error)
+
+
+def _reason(error: Exception) -> str:
+    return "not an image" if isinstance(error, UnidentifiedImageError) else str(error) or type(error).__name__

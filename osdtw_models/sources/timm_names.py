@@ -129,11 +129,11 @@ def open_split(data: str, split: str, data_dir: str | None) -> Any:
     module, package = NEEDED.get(prefix, NEEDED["torch"])
     if find_spec(module) is None:
         raise ModuleNotFoundError(f"{name} needs {module}, which is not installed; run: pip install {package}")
-    root, words = data_dir, SPLIT_NAMES[split]
+    root = data_dir
     if prefix in ("torch", "wds", "folder"):  # a folder only: webdataset would run what follows "pipe:"
-        root, words = _root(name, split, data_dir), words
+        root = _root(name, split, data_dir)
     problem: Exception | None = None
-    for word in words:
+    for word in SPLIT_NAMES[split]:
         try:
             return create_dataset(
                 name, root=root, split=word, search_split=False, download=name.lower() in FETCHED, **options
