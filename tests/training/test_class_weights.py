@@ -15,7 +15,7 @@ from osdtw_training import stages
 from osdtw_training.batches import Batches
 from osdtw_training.class_weights import class_weights, counted, read_weights, weighted_mean
 from osdtw_training.data import load_data
-from osdtw_training.methods import PEERS, bags, decoupled, mislas, nbn, single
+from osdtw_training.methods import PEERS, bags, decoupled, nbn, single
 from osdtw_training.objectives import task_objectives
 from osdtw_training.observer import FisherKind, Observer
 from osdtw_training.pipeline import run_recipe
@@ -137,7 +137,7 @@ def losses(monkeypatch, tiny, tmp_path):
 
         torch.manual_seed(1)
         images = torch.randn(12, 3, 16, 16)
-        for module in (single, decoupled, mislas, bags, nbn):
+        for module in (single, decoupled, bags, nbn):
             monkeypatch.setattr(module, "fit", look)
         PEERS[method](recipe, data, Run(tmp_path / str(len(list(tmp_path.iterdir())))))
         return found, labels, data

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from osdtw_models.network import OsdtwNet
+from osdtw_training.methods.single import pooled
 
 
 def cosines(network: OsdtwNet, images: Tensor) -> list[Tensor]:
@@ -22,7 +23,7 @@ def cosines(network: OsdtwNet, images: Tensor) -> list[Tensor]:
     Returns:
         One tensor per task, shape (B, outputs).
     """
-    features = network.forward_head(network.forward_features(images), pre_logits=True).float()
+    features = pooled(network, images).float()
     parts = features.chunk(network.partition.num_tasks, 1)
     rows = [F.normalize(classifier.weight.float()) for classifier in _classifiers(network)]
     return [F.linear(part, each) for part, each in zip(parts, rows, strict=True)]

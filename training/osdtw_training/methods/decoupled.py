@@ -6,7 +6,7 @@ their length (tau-normalisation), or the nearest class mean (NCM). The power is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -21,6 +21,7 @@ from osdtw_training.class_weights import class_weights, weighted_mean
 from osdtw_training.data import LongTailedData
 from osdtw_training.engine import fit
 from osdtw_training.methods.cross_entropy import train as train_cross_entropy
+from osdtw_training.methods.single import Criterion, each_cross_entropy, only_classifier, pooled
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 from osdtw_training.selection import selection
@@ -31,28 +32,28 @@ POWERS = torch.linspace(0, 2, 21)
 def train_crt(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """cRT: a new classifier, trained over ``[refit]`` on batches in which every class is as frequent."""
     network = train_cross_entropy(recipe, data, run)
-    classifier = _classifier(network)
+    classifier = only_classifier(network)
     torch.manual_seed(recipe.seed)
     classifier.reset_parameters()
 
     def logits(features: Tensor) -> Tensor:
         return cast("Tensor", classifier(features))
 
-    _second_stage(recipe, data, run, network, classifier, logits)
+    second_stage(recipe, data, run, network, [classifier], logits)
     return network
 
 
 def train_lws(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """LWS: one learned factor per class on the classifier's logits; folded into its rows afterwards."""
     network = train_cross_entropy(recipe, data, run)
-    classifier = _classifier(network)
+    classifier = only_classifier(network)
     scales = Scales(len(data.counts)).to(recipe.device)
     network.add_module("scales", scales)  # saved with the stage's checkpoint
 
     def logits(features: Tensor) -> Tensor:
         return cast("Tensor", scales(classifier(features)))
 
-    _second_stage(recipe, data, run, network, scales, logits)
+    second_stage(recipe, data, run, network, [scales], logits)
     fold_scales(network, classifier)
     return network
 
@@ -70,7 +71,7 @@ def fold_scales(network: OsdtwNet, classifier: nn.Linear) -> None:
 def train_tau_norm(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """tau-normalisation: rows divided by their length to the power that is best on the held-out images."""
     network = train_cross_entropy(recipe, data, run)
-    classifier = _classifier(network)
+    classifier = only_classifier(network)
     images = data.holdout_batches(recipe)
     features, labels = _features(network, images)
     weights = image_weights(network, labels)
@@ -88,7 +89,7 @@ def train_tau_norm(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
 def train_ncm(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """NCM: the class whose mean training feature is nearest, written as a linear layer."""
     network = train_cross_entropy(recipe, data, run)
-    classifier = _classifier(network)
+    classifier = only_classifier(network)
     features, labels = _features(network, data.train_batches(recipe))
     weight, bias = nearest_mean(features, labels, len(data.counts))
     with torch.no_grad():
@@ -133,43 +134,45 @@ class Scales(nn.Module):
         return logits * self.factors
 
 
-def _second_stage(
+def second_stage(
     recipe: Recipe,
     data: LongTailedData,
     run: Run,
     network: OsdtwNet,
-    trained: nn.Module,
+    trained: Sequence[nn.Module],
     logits: Callable[[Tensor], Tensor],
+    criterion: Criterion = each_cross_entropy,
 ) -> None:
+    """Train on frozen features over ``[refit]``, on batches in which every class is as frequent.
+
+    Args:
+        recipe: The recipe.
+        data: The images.
+        run: Run folder.
+        network: The network, its features trained.
+        trained: What is trained: modules of the network.
+        logits: From pooled features (B, D) to logits (B, C), through what is trained.
+        criterion: From logits and labels (B,) to the loss of each image, (B,).
+    """
     balanced = data.train_batches(replace(recipe, sampler="balanced"))
     weights = class_weights(balanced)
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
-            features = network.forward_head(network.forward_features(images), pre_logits=True)
-        losses = F.cross_entropy(logits(features).float(), labels, reduction="none")
-        return weighted_mean(losses, labels, weights)
+            features = pooled(network, images)
+        return weighted_mean(criterion(logits(features).float(), labels), labels, weights)
 
     def judge(images: Tensor) -> Tensor:
-        return logits(network.forward_head(network.forward_features(images), pre_logits=True))
+        return logits(pooled(network, images))
 
     chosen = selection(recipe, "refit", data.holdout_batches(recipe), judge)
     first = recipe.train.epochs
-    fit("refit", network, [trained], loss, balanced, recipe.refit, recipe, run, first, selection=chosen)
+    fit("refit", network, trained, loss, balanced, recipe.refit, recipe, run, first, selection=chosen)
 
 
 @torch.no_grad()
 def _features(network: OsdtwNet, batches: Batches) -> tuple[Tensor, Tensor]:
     """Pooled features of all images as they are, and their labels."""
     network.eval()
-    parts = [
-        (network.forward_head(network.forward_features(images), pre_logits=True).float(), labels)
-        for images, labels in batches.plain()
-    ]
+    parts = [(pooled(network, images).float(), labels) for images, labels in batches.plain()]
     return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])
-
-
-def _classifier(network: OsdtwNet) -> nn.Linear:
-    (classifier,) = network.get_classifier()
-    assert isinstance(classifier, nn.Linear)
-    return classifier

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
 from osdtw_training.class_weights import counted
 from osdtw_training.data import LongTailedData
 from osdtw_training.methods.cross_entropy import train as train_cross_entropy
-from osdtw_training.methods.single import train_plain
+from osdtw_training.methods.single import only_classifier, train_plain
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 
@@ -40,10 +40,8 @@ def train_post_hoc(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Train by cross-entropy, then take tau log-prior off the classifier's bias (equation 9)."""
     shift = _shift(recipe, data)
     network = train_cross_entropy(recipe, data, run, lambda net, images: net(images) - shift)
-    (classifier,) = network.get_classifier()
-    assert isinstance(classifier, nn.Linear)
     with torch.no_grad():
-        classifier.bias.sub_(shift)
+        only_classifier(network).bias.sub_(shift)
     return network
 
 

@@ -24,6 +24,7 @@ from osdtw_training.batches import Batches
 from osdtw_training.class_weights import class_weights, weighted_mean
 from osdtw_training.data import LongTailedData
 from osdtw_training.engine import fit
+from osdtw_training.methods.single import only_classifier, pooled
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
@@ -108,8 +109,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     body = nn.ModuleList([network.encoder, network.decoders])  # what the engine trains: the modulator it does not
     modulator = Modulator(network.decoder_features, number).to(recipe.device)
     network.add_module("modulator", modulator)  # saved with the stage's checkpoint
-    (classifier,) = network.get_classifier()
-    assert isinstance(classifier, nn.Linear)
+    classifier = only_classifier(network)
     batches, balanced = data.train_batches(recipe), balanced_batches(recipe, data)
     weights = class_weights(batches)
     draws: list[Iterator[Examples]] = []
@@ -120,7 +120,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         others, their_labels = next(draws[0])
         unmodulated = unseen_features(network, others)
-        features = network.forward_head(network.forward_features(images), pre_logits=True).float()
+        features = pooled(network, images).float()
         with torch.autocast(images.device.type, enabled=False):  # differences of differences need all digits
             seen = features.detach(), labels
             found = unmodulated, their_labels

@@ -9,22 +9,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from osdtw_models.network import OsdtwNet
-from osdtw_training.class_weights import class_weights, weighted_mean
+from osdtw_training.class_weights import class_weights
 from osdtw_training.data import LongTailedData
 from osdtw_training.distributed import gathered, share
-from osdtw_training.engine import fit
-from osdtw_training.methods.decoupled import Scales, fold_scales
-from osdtw_training.methods.single import Draws, each_cross_entropy, train_plain
+from osdtw_training.methods.decoupled import Scales, fold_scales, second_stage
+from osdtw_training.methods.single import Draws, each_cross_entropy, only_classifier, train_plain
 from osdtw_training.networks import recalibrate_batch_norm
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
-from osdtw_training.selection import selection
 
 
 def smoothing(counts: Sequence[int], head: float, tail: float) -> Tensor:
@@ -79,27 +79,17 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
         return mixed.share * both[0] + (1 - mixed.share) * both[1]
 
     network = train_plain(recipe, data, run, loss, logits_of, draws.begin)
-    balanced = data.train_batches(replace(recipe, sampler="balanced"))
-    (classifier,) = network.get_classifier()
-    assert isinstance(classifier, nn.Linear)
-    scales = Scales(len(data.counts)).to(recipe.device)
+    classifier, scales = only_classifier(network), Scales(len(data.counts)).to(recipe.device)
     network.add_module("scales", scales)  # saved with the stage's checkpoint
     smooth = smoothing(data.counts, recipe.peer.smooth_head, recipe.peer.smooth_tail).to(recipe.device)
-    evened = class_weights(balanced)
+    balanced = data.train_batches(replace(recipe, sampler="balanced"))
     recalibrate_batch_norm(network, balanced, recipe.train.epochs)  # shifted: the statistics of balanced batches
 
-    def second(images: Tensor, labels: Tensor) -> Tensor:
-        with torch.no_grad():
-            features = network.forward_head(network.forward_features(images), pre_logits=True)
-        losses = label_aware_loss(scales(classifier(features)).float(), labels, smooth)
-        return weighted_mean(losses, labels, evened)
+    def scaled_logits(features: Tensor) -> Tensor:
+        return cast("Tensor", scales(classifier(features)))
 
-    def judge(images: Tensor) -> Tensor:
-        return scales(classifier(network.forward_head(network.forward_features(images), pre_logits=True)))
-
-    chosen = selection(recipe, "refit", data.holdout_batches(recipe), judge)
-    parts, first = [classifier, scales], recipe.train.epochs
-    fit("refit", network, parts, second, balanced, recipe.refit, recipe, run, first, selection=chosen)
+    criterion = partial(label_aware_loss, smooth=smooth)
+    second_stage(recipe, data, run, network, [classifier, scales], scaled_logits, criterion)
     fold_scales(network, classifier)
     return network
 

@@ -25,6 +25,7 @@ from osdtw_training.class_weights import class_weights, weighted_mean
 from osdtw_training.data import LongTailedData
 from osdtw_training.distributed import gathered
 from osdtw_training.engine import fit
+from osdtw_training.methods.single import only_classifier
 from osdtw_training.networks import new_network
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
@@ -113,8 +114,7 @@ def fold_normalisation(network: OsdtwNet) -> None:
     """Write what the normalisation does into batch norms and classifier, and take it out of the network."""
     for name, values in _normalised(network).items():
         network.get_parameter(name).copy_(values)
-    (classifier,) = network.get_classifier()
-    assert isinstance(classifier, nn.Linear)
+    classifier = only_classifier(network)
     norm = _added(network).logits
     mean, scale = norm.get_buffer("running_mean"), (norm.get_buffer("running_var") + norm.eps).rsqrt()
     classifier.weight.mul_(scale[:, None])

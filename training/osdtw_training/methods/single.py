@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
@@ -67,6 +67,18 @@ def train_plain(
     chosen = selection(recipe, "train", holdout, partial(judge, network) if judge else network)
     fit("train", network, [network], loss, batches, recipe.train, recipe, run, 0, before_epoch, chosen)
     return network
+
+
+def pooled(network: OsdtwNet, images: Tensor) -> Tensor:
+    """What the classifiers see of images: (B, C, H, W) -> (B, features of all tasks)."""
+    return network.forward_head(network.forward_features(images), pre_logits=True)
+
+
+def only_classifier(network: OsdtwNet) -> nn.Linear:
+    """The classifier of a network of one task."""
+    (classifier,) = network.get_classifier()
+    assert isinstance(classifier, nn.Linear)
+    return classifier
 
 
 class Draws:
