@@ -122,3 +122,11 @@ def test_a_gain_under_half_of_the_published_needs_a_word():
     assert unexplained([entry("")], results(32.0)) == []
     assert unexplained([entry("because")], results(31.0)) == []
     assert unexplained([entry("")], {"peer": results(31.0)["peer"]}) == []  # nothing to count from
+
+
+def test_the_page_says_whose_epoch_was_chosen():
+    folder = Path(__file__).parents[2] / "benchmarks" / "results" / "cifar100_lt"
+    found = json.loads((folder / "cross_entropy.json").read_text())
+    entries = [Entry("cross_entropy", "cifar100_lt"), Entry("best", "cifar100_lt", title="kept at its best")]
+    said = page("", entries, {"cross_entropy": found, "best": {**found, "epoch_taken": {"epochs": 3}}}, [])
+    assert "The last epoch counts, but for kept at its best: there the best on held-out images; no test image" in said

@@ -14,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ def _main(argv: list[str]) -> None:
             known = ", ".join(entry.name for entry in entries)
             raise ValueError(f"{options.list} has no run {min(unknown)!r}; it has {known}.")
         entries = [entry for entry in entries if entry.name in options.only]
-        entries = [e if e.begin_with in options.only else Entry(e.name, e.recipe, e.options) for e in entries]
+        entries = [e if e.begin_with in options.only else replace(e, begin_with=None) for e in entries]
     results = options.results or options.list.parent / "results" / options.list.stem
     words = ["--data-dir", str(Path(options.data_dir).resolve())] if options.data_dir else []
     if not options.table:

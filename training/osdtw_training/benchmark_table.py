@@ -34,6 +34,8 @@ def page(title: str, entries: Sequence[Entry], results: Mapping[str, dict[str, A
     hardware = sorted({_hardware(found) for _, found in there})
     sources = sorted({each.source for entry, _ in there for each in entry.published})
     missing = [entry.name for entry in entries if entry.name not in results]
+    chosen = [name_of(entry, found) for entry, found in there if "epoch_taken" in found]
+    but = f", but for {', '.join(chosen)}: there the best on held-out images" if chosen else ""
     parts = [
         f"# {title}",
         "\n".join(f"![{title}]({name})" for name in figures),
@@ -41,7 +43,7 @@ def page(title: str, entries: Sequence[Entry], results: Mapping[str, dict[str, A
         "Gain: points of overall accuracy over cross-entropy; published gain: the same between two figures of one "
         "source, for ResNet-32 after 200 epochs. Training: passes of the plain network over the training images in "
         "multiply-adds, statistics and replicates counted. Inference: multiply-adds, times those of the plain network. "
-        "The last epoch counts; no test image was looked at before it.",
+        f"The last epoch counts{but}; no test image was looked at before it.",
         f"Sources: {'; '.join(sources)}." if sources else "",
         "\n".join(notes),
         f"Hardware: {'; '.join(hardware)}." if hardware else "",
