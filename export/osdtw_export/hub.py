@@ -8,9 +8,9 @@ from pathlib import Path
 
 from osdtw_export.metadata import Metadata
 from osdtw_models.files import write_text
+from osdtw_models.pixels import INTERPOLATIONS
 
 SUFFIXES = {"fp32": "", "fp16": "_fp16", "int8": "_quantized"}
-RESAMPLE = {"bilinear": 2, "bicubic": 3}  # Pillow's numbers
 
 
 def hub_file(folder: Path, precision: str) -> Path:
@@ -34,7 +34,7 @@ def write_preprocessing(folder: Path, metadata: Metadata) -> Path:
         "do_convert_rgb": channels == 3,
         "do_resize": True,
         "size": {"shortest_edge": math.floor(width / metadata.crop_pct)},
-        "resample": RESAMPLE[metadata.interpolation],
+        "resample": int(INTERPOLATIONS[metadata.interpolation]),
         "do_center_crop": True,
         "crop_size": {"height": height, "width": width},
         "do_rescale": True,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class OnnxClassifier:
-    """A classifier read from an ONNX file that `osdtw_export.graph` wrote. Threads may share one.
+    """A classifier read from an ONNX file that `osdtw_export.export` wrote. Threads may share one.
 
     Images are pixels as decoders give them, RGB, (B, H, W, C), uint8; or normalised floats (B, C, H, W), which a file
     that normalises by itself (``--uint8``) does not take.

@@ -12,14 +12,12 @@ from osdtw_models.files import write_text
 MAX_BATCH = 64
 QUEUE_MICROSECONDS = 500  # how long a request waits for others to share its batch
 LABELS = "labels.txt"
+IN_CLASS_ORDER = ("logits", "probabilities")
 
 
 def triton_file(folder: Path, name: str) -> Path:
     """Where a model repository keeps the ONNX file of its only version."""
     return folder / name / "1" / "model.onnx"
-
-
-IN_CLASS_ORDER = ("logits", "probabilities")
 
 
 def write_triton(folder: Path, name: str, metadata: Metadata, instances: int = 1) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 from osdtw_models.datasets import has_split, read_images
 from osdtw_models.image_set import ImageSet
@@ -70,16 +71,18 @@ def load_data(recipe: Recipe) -> LongTailedData:
         ValueError: If a class has no image or the data cannot be read.
     """
     wanted, lists = preparation(recipe), Lists(recipe.test_list, recipe.val_list, recipe.class_names)
-    fitting = (
-        wanted.img_size,
-        recipe.data_dir,
-        wanted.crop_pct,
-        wanted.interpolation,
-        recipe.crop == "resized",
-        recipe.broken,
-        lists,
+    read = partial(
+        read_images,
+        recipe.data,
+        img_size=wanted.img_size,
+        data_dir=recipe.data_dir,
+        crop_pct=wanted.crop_pct,
+        interpolation=wanted.interpolation,
+        lazy=recipe.crop == "resized",
+        broken=recipe.broken,
+        lists=lists,
     )
-    source = read_images(recipe.data, "train", *fitting)
+    source = read("train")
     labels = source.labels.numpy()
     chosen = list(range(len(source)))
     if recipe.imbalance_factor is not None:
@@ -88,7 +91,7 @@ def load_data(recipe: Recipe) -> LongTailedData:
     other: dict[str, ImageSet] = {}
     for split in ("test", "val") if recipe.holds_out else ("test",):
         if has_split(recipe.data, split, recipe.data_dir, lists):
-            other[split] = read_images(recipe.data, split, *fitting, class_names=source.class_names)
+            other[split] = read(split, class_names=source.class_names)
             odd = sorted(set(other[split].class_names) ^ set(source.class_names))
             if odd:
                 raise ValueError(f"Class {odd[0]!r} is in only one of train and {split}; add or remove it.")
