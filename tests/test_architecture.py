@@ -29,8 +29,8 @@ TRAINING_COLUMNS = [
     {"gradients", "structures"},
     {"data", "runs", "batch_norm"},
     {"batches", "subsets"},
-    {"photo_batches", "objectives", "distributed"},
-    {"preparation", "recipe_files"},
+    {"photo_batches", "auto_augment", "cutmix", "objectives", "distributed"},
+    {"preparation", "recipe_files", "seeding"},
     {"recipe"},
     {"recipe_tables", "values", "benchmark_list"},
 ]

@@ -1,8 +1,11 @@
 """Batches: what happens to an image depends on seed, epoch and index alone; crops, flips and Cutout pixel by pixel."""
 
+import numpy as np
 import pytest
 import torch
+from torchvision.transforms import AutoAugment, AutoAugmentPolicy
 
+from osdtw_training.auto_augment import auto_augment
 from osdtw_training.batches import Batches, augment
 from osdtw_training.preparation import preparation
 
@@ -112,3 +115,24 @@ def test_every_shift_occurs_and_half_of_the_images_are_mirrored(noise, tiny):
         found[x, y, flip] = int(same.flatten(1).all(1).sum())
     assert sum(found.values()) == 900
     assert min(found.values()) > 20  # 50 expected, standard deviation 7
+
+
+def test_auto_augment_changes_images_by_their_own_seed_alone(seen):
+    changes = {"crop_pad": 0, "flip": False, "cutout": 0}
+    plain, first = seen(**changes), seen(auto_augment=True, **changes)
+    assert_same(first, seen(auto_augment=True, batch_size=7, **changes))
+    assert_same(first, seen(auto_augment=True, indices=[33, 8, 2, 39, 21, 17, 5], **changes))
+    assert sum(not torch.equal(plain[image], first[image]) for image in first) > 15
+    other = seen(auto_augment=True, epoch=4, **changes)
+    assert sum(not torch.equal(other[image], first[image]) for image in first) > 15
+
+
+def test_auto_augment_is_torchvisions_policy_under_the_images_seed(noise):
+    images, keys = noise(number=5).images, [(3, i) for i in range(5)]
+    policy = AutoAugment(AutoAugmentPolicy.CIFAR10)
+    before = torch.get_rng_state()
+    found = auto_augment(images, keys)
+    assert torch.equal(torch.get_rng_state(), before)
+    for image, key, changed in zip(images, keys, found, strict=True):
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
+        assert torch.equal(policy(image), changed)

@@ -72,6 +72,48 @@ def test_tasks_are_trained_alone_from_the_common_start_on_the_same_images(prepar
     assert len(fitted) == 2
 
 
+@pytest.mark.parametrize("fusion", ["raw", "pool"])
+def test_the_fused_objective_is_the_prior_corrected_error_of_the_fused_scores(prepare, monkeypatch, fusion):
+    """Decoders get its gradient as it is, the encoder what comes through each decoder times K w."""
+    stage, losses = prepare(joint=Joint(2, 0.02, objective="fused"), fusion=fusion), []
+    monkeypatch.setattr(stages, "fit", lambda *args, **_: losses.append(args[3]))
+    network = stages.train_jointly(stage, networks(stage)[0], PLAN).eval()
+    images, labels = next(stage.batches.plain())
+    prior = torch.tensor(stage.counts, dtype=torch.float64)
+
+    def by_hand(logits):
+        scores = fuse(logits, fusion).index_select(1, network.class_position)
+        return torch.nn.functional.cross_entropy(scores.double() + (prior / prior.sum()).log(), labels)
+
+    shared = network.forward_encoder(images)
+    ways = [shared.detach().clone().requires_grad_() for _ in range(2)]
+    value = by_hand([network.forward_decoder(way, k) for k, way in enumerate(ways)])
+    *through, own = torch.autograd.grad(value, [*ways, network.decoders[1].block4.conv1.weight])
+    encoder = torch.autograd.grad(shared, list(network.encoder.parameters()), 0.6 * through[0] + 1.4 * through[1])
+    found = losses[0](images, labels)
+    assert found.item() == pytest.approx(value.item(), rel=1e-5)
+    found.backward()
+    torch.testing.assert_close(network.decoders[1].block4.conv1.weight.grad, own, rtol=1e-4, atol=1e-6)
+    for parameter, expected in zip(network.encoder.parameters(), encoder, strict=True):
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_refit_decoders_follow_the_objective_of_joint_training(prepare):
+    stage = prepare(joint=Joint(1, 0.02, objective="fused"), refit=Refit(1, 0.02))
+    tasks, joint = networks(stage)
+    images, labels = next(stage.batches.plain())
+    loss = stages.refit_loss(joint.eval(), tasks, stage)(images, labels)
+    torch.testing.assert_close(loss, stage.whole(joint(images), labels))
+    loss.backward()
+    assert all(parameter.grad is None for parameter in joint.encoder.parameters())
+    assert all(parameter.grad is not None for parameter in joint.decoders.parameters())
+
+
+def test_one_loss_has_no_weights_of_its_own():
+    with pytest.raises(ValueError, match="it has no weights of its own"):
+        Joint(1, 0.02, objective="fused", weigh="losses")
+
+
 def test_joint_training_starts_from_the_average_and_trains_everything(prepare, fitted):
     stage = prepare(joint=Joint(1, 0.02))
     tasks, _ = networks(stage)

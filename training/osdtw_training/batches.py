@@ -17,6 +17,8 @@ from torch import Tensor
 
 from osdtw_models.image_set import ImageSet, normalise
 from osdtw_training import distributed
+from osdtw_training.auto_augment import auto_augment
+from osdtw_training.cutmix import DRAWS, expected_part, givers, paste
 from osdtw_training.photo_batches import augmented_batches
 from osdtw_training.preparation import preparation
 from osdtw_training.recipe import Recipe
@@ -43,8 +45,9 @@ class Batches:
             epoch: Number of the epoch in the whole run; decides order and augmentation.
 
         Yields:
-            Normalised images (B, C, H, W) in channels-last memory, and labels (B,). A last batch smaller than
-            the others is left out, unless it is the only one.
+            Normalised images (B, C, H, W) in channels-last memory, and labels (B,); with CutMix the part that each
+            class has of an image, (B, classes). A last batch smaller than the others is left out, unless it is the
+            only one.
         """
         order = self._order(np.random.default_rng([self.recipe.seed, epoch, 0]))
         whole = order[: self.steps * self.batch_size].reshape(self.steps, self.batch_size)
@@ -59,10 +62,16 @@ class Batches:
         # One row of random numbers per source image: what an image gets depends on its index alone.
         table = np.random.default_rng([self.recipe.seed, epoch, 1]).random((max(self.indices) + 1, 5))
         rows = torch.from_numpy(table[self.indices])
+        boxes = np.random.default_rng([self.recipe.seed, epoch, 3]).random((len(table), DRAWS))
+        draws = torch.from_numpy(boxes[self.indices])
         for batch in batches:
             picked = torch.from_numpy(batch)
-            images = augment(self.images.images[picked], rows[picked], self.recipe)
-            yield self._normalise(images), self._there(self.images.labels[picked])
+            images, labels = self._augmented(picked, rows, epoch), self.images.labels[picked]
+            if self.recipe.cutmix != "none":
+                whose = givers(self.images.labels, draws[picked, 1], self.recipe.cutmix == "balanced")
+                others = self._augmented(whose, rows, epoch), self.images.labels[whose]
+                images, labels = self._mixed((images, labels), others, draws[picked])
+            yield self._normalise(images), self._there(labels)
 
     def plain(self, batch_size: int = 100) -> Iterator[tuple[Tensor, Tensor]]:
         """All images once, in order, without augmentation."""
@@ -84,9 +93,12 @@ class Batches:
     def shown(self) -> Tensor:
         """Images of each class that an epoch shows on average, shape (C,), float64."""
         counts = torch.tensor(self.images.counts(), dtype=torch.float64)
-        if self.recipe.sampler == "instance":
-            return counts
-        return (counts > 0) * counts.sum() / (counts > 0).sum()
+        even = (counts > 0) * counts.sum() / (counts > 0).sum()
+        shown = counts if self.recipe.sampler == "instance" else even
+        if self.recipe.cutmix == "none":
+            return shown
+        pasted = self.recipe.cutmix_part * expected_part(preparation(self.recipe).img_size)
+        return (1 - pasted) * shown + pasted * (even if self.recipe.cutmix == "balanced" else counts)
 
     def _order(self, stream: np.random.Generator) -> np.ndarray[Any, Any]:
         """Which images an epoch shows, in order."""
@@ -95,6 +107,22 @@ class Batches:
             return stream.permutation(number)
         weights = 1 / np.array(self.images.counts())[self.images.labels.numpy()]
         return stream.choice(number, number, p=weights / weights.sum())
+
+    def _augmented(self, places: Tensor, rows: Tensor, epoch: int) -> Tensor:
+        """Images at these places, each as it looks in this epoch."""
+        images = self.images.images[places]
+        if self.recipe.auto_augment:
+            images = auto_augment(images, [(self.recipe.seed, epoch, 4, self.indices[i]) for i in places.tolist()])
+        return augment(images, rows[places], self.recipe)
+
+    def _mixed(self, own: tuple[Tensor, Tensor], others: tuple[Tensor, Tensor], draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes of other images in some of the images, and what part each class has of every one."""
+        mixed, part = paste(own[0], others[0], draws[:, 2:])
+        chosen = draws[:, 0] < self.recipe.cutmix_part
+        part = torch.where(chosen, part, 0)[:, None]
+        one_hot = [F.one_hot(labels, len(self.images.class_names)).float() for labels in (own[1], others[1])]
+        pixels = torch.where(chosen[:, None, None, None], mixed, own[0])
+        return pixels, (1 - part) * one_hot[0] + part * one_hot[1]
 
     def _normalise(self, images: Tensor) -> Tensor:
         wanted = preparation(self.recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -132,13 +133,14 @@ def recalibrate_batch_norm(network: OsdtwNet, batches: Batches, epoch: int) -> N
     """Estimate all batch-norm statistics anew, as averages over one epoch of batches (theory.md section 9).
 
     The batches are augmented like those of training: a network that knows its training images by heart answers to
-    the plain ones with statistics that no other image has.
+    the plain ones with statistics that no other image has. They are not mixed: no image is, once training is over.
 
     Args:
         network: The network, changed; in evaluation mode afterwards.
         batches: Training images.
         epoch: Number of the epoch whose batches to use.
     """
+    unmixed = replace(batches, recipe=replace(batches.recipe, cutmix="none"))
     norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -146,7 +148,7 @@ def recalibrate_batch_norm(network: OsdtwNet, batches: Batches, epoch: int) -> N
         norm.momentum = None  # cumulative average
     network.train()
     with torch.no_grad(), global_batch_norm(network):
-        for images, _ in batches.epoch(epoch):
+        for images, _ in unmixed.epoch(epoch):
             network.forward_features(images)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum

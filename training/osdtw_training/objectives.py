@@ -37,12 +37,17 @@ class TaskObjective:
 
         Args:
             logits: Task logits, shape (B, n_k + 1).
-            labels: Class labels, shape (B,).
+            labels: Class labels, shape (B,), or the part that each class has of an image, shape (B, C).
 
         Returns:
-            Losses in nats, shape (B,).
+            Losses in nats, shape (B,); of a mixed image the sum over its classes, each in proportion.
         """
-        losses = F.cross_entropy(logits.float() + self.offsets, self.label_map[labels], reduction="none")
+        shifted = logits.float() + self.offsets
+        if labels.dim() == 2:
+            weighted = labels * self.class_weights
+            parts = torch.zeros_like(shifted).index_add_(1, self.label_map, weighted)
+            return -(parts * torch.log_softmax(shifted, -1)).sum(1)
+        losses = F.cross_entropy(shifted, self.label_map[labels], reduction="none")
         return self.class_weights[labels] * losses
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:

@@ -6,11 +6,8 @@ made under a seed of that image's own, in whatever process.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 
-import numpy as np
 import torch
 from PIL import Image
 from timm.data import create_transform
@@ -21,6 +18,7 @@ from osdtw_models.image_set import ImageSet
 from osdtw_models.lazy_images import LazyImages
 from osdtw_training.preparation import preparation
 from osdtw_training.recipe import Recipe
+from osdtw_training.seeding import seeded
 
 
 class Augmented(Dataset[tuple[Tensor, int]]):
@@ -42,6 +40,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
             scale=recipe.crop_scale,
             hflip=0.5 if recipe.flip else 0.0,
             color_jitter=recipe.color_jitter,
+            auto_augment="original" if recipe.auto_augment else None,
             interpolation=wanted.interpolation,
             use_prefetcher=True,  # bytes: they are normalised batch by batch, where the network is
         )
@@ -51,7 +50,7 @@ class Augmented(Dataset[tuple[Tensor, int]]):
 
     def __getitem__(self, place: int) -> tuple[Tensor, int]:
         """One image (3, S, S), uint8, and its class."""
-        with _seeded((*self.seed, self.indices[place])):
+        with seeded((*self.seed, self.indices[place])):
             return self.transform(_picture(self.images, place)), int(self.images.labels[place])
 
 
@@ -90,21 +89,3 @@ def _picture(images: ImageSet, place: int) -> Image.Image:
 
 def _one_thread(_: int) -> None:
     torch.set_num_threads(1)
-
-
-@contextmanager
-def _seeded(key: tuple[int, ...]) -> Iterator[None]:
-    """Seed all generators that transforms draw from, and put them back afterwards."""
-    seed = int(np.random.SeedSequence(key).generate_state(1)[0])
-    # Not torch.manual_seed: it seeds every kind of device, or notes for each that it must be done, image by image.
-    ours = torch.default_generator
-    states = random.getstate(), np.random.get_state(), ours.get_state()
-    random.seed(seed)
-    np.random.seed(seed)
-    ours.manual_seed(seed)
-    try:
-        yield
-    finally:
-        random.setstate(states[0])
-        np.random.set_state(states[1])
-        ours.set_state(states[2])

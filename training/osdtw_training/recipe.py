@@ -8,6 +8,7 @@ from typing import Literal
 from osdtw_training.recipe_tables import Joint, Peer, Refit, Schedule, Search, Warmup
 
 TWO_STAGES = ("crt", "lws", "mislas", "bags")
+MIXES = ("osdtw", "cross_entropy", "balanced_softmax", "logit_adjustment", "logit_adjustment_post_hoc", "tau_norm")
 SET_CLASS_WEIGHTS = ("class_balanced", "ldam_drw", "ride")
 
 
@@ -85,6 +86,13 @@ class Recipe:
     """Random horizontal flips."""
     cutout: int = 0
     """Side of a random grey square (Cutout), in pixels; 0 = none."""
+    auto_augment: bool = False
+    """Change colours and geometry by AutoAugment's policy (Cubuk et al. 2019) for CIFAR ("padded") or ImageNet."""
+    cutmix: Literal["none", "instance", "balanced"] = "none"
+    """Paste a random box of another "padded" image into some images, labels in proportion (CutMix): of any image, or
+    of every class as often (CMO: rare things before the backgrounds of frequent ones)."""
+    cutmix_part: float = 0.5
+    """Part of the images that get such a box."""
     num_tasks: int = 2
     """Tasks of equal class count, most frequent first."""
     head_threshold: int | None = None
@@ -185,6 +193,13 @@ class Recipe:
             raise ValueError(f"holdout is {self.holdout}; give the part of the training images to keep, 0 to below 1.")
         if (self.std is not None and min(self.std) <= 0) or self.none_clip <= 0:
             raise ValueError(f"std {self.std} and none_clip {self.none_clip} must be positive.")
+        if self.cutmix != "none" and (self.crop == "resized" or self.method not in MIXES):
+            raise ValueError(
+                f'cutmix is {self.cutmix}; it needs small images in memory (crop = "padded") and one of the methods '
+                f"{', '.join(MIXES)}."
+            )
+        if not 0 < self.cutmix_part <= 1:
+            raise ValueError(f"cutmix_part is {self.cutmix_part}; give the part of the images that are mixed, to 1.")
         if not 0 <= self.color_jitter <= 1 or (self.color_jitter and self.crop != "resized"):
             raise ValueError(f'color_jitter is {self.color_jitter}; give 0 to 1, above 0 only with crop = "resized".')
         if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:

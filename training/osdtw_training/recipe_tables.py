@@ -34,10 +34,17 @@ class Warmup(Schedule):
 class Joint(Schedule):
     """Stage 2: the shared encoder under the task weights."""
 
+    objective: Literal["tasks", "fused"] = "tasks"
+    """"tasks": the tasks' losses, whose sum bounds the error of what they say together (Prop 2); "fused": that error
+    itself, the prior-corrected cross-entropy of the fused scores. Refit decoders follow the same."""
     weigh: Literal["encoder", "losses"] = "encoder"
     """"encoder": the task weights act on what reaches the shared blocks; each decoder learns its own task at full
     rate, as in stage 1. "losses": the weighted sum of the losses, as written in the paper; a light task's decoder then
     learns at a lower rate and feels more weight decay."""
+
+    def __post_init__(self) -> None:
+        if self.objective == "fused" and self.weigh == "losses":
+            raise ValueError('joint.objective "fused" is one loss, it has no weights of its own; weigh the "encoder".')
 
 
 @dataclass(frozen=True)

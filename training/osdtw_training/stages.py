@@ -47,6 +47,8 @@ class Context:
     counts: list[float]
     partition: ClassPartition
     objectives: list[TaskObjective]
+    whole: TaskObjective
+    """All classes as one task: balanced softmax."""
 
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
@@ -78,8 +80,9 @@ def prepare(recipe: Recipe, data: LongTailedData, run: Run) -> Context:
     batches = data.train_batches(recipe)
     counts, given = counted(batches), class_weights(batches)
     objectives = task_objectives(partition, counts, recipe.none_weights, recipe.none_clip, given)
-    holdout = data.holdout_batches(recipe)
-    return Context(recipe, run, batches, holdout, counts, partition, [o.to(recipe.device) for o in objectives])
+    (whole,) = task_objectives(ClassPartition.single(len(counts)), counts, given=given)
+    objectives, whole = [o.to(recipe.device) for o in objectives], whole.to(recipe.device)
+    return Context(recipe, run, batches, data.holdout_batches(recipe), counts, partition, objectives, whole)
 
 
 def warm_up(stage: Context) -> OsdtwNet:
@@ -92,11 +95,9 @@ def warm_up(stage: Context) -> OsdtwNet:
         return network
     single = ClassPartition.single(stage.partition.num_classes)
     plain = new_network(recipe, single, start=start)
-    given = stage.objectives[0].given_weights
-    objective = task_objectives(single, stage.counts, given=given)[0].to(recipe.device)
 
     def loss_plain(images: Tensor, labels: Tensor) -> Tensor:
-        return objective(plain.forward_task(images, 0), labels)
+        return stage.whole(plain.forward_task(images, 0), labels)
 
     fit("warmup", plain, [plain], loss_plain, stage.batches, recipe.warmup, recipe, stage.run)
     split_classifier(plain, network)
@@ -196,38 +197,45 @@ def _mean_loss(network: OsdtwNet, objectives: Sequence[TaskObjective]) -> Loss:
 
 
 def _weighted_loss(stage: Context, network: OsdtwNet, weights: Sequence[float]) -> Loss:
-    """Sum of the tasks' mean losses over the batch, the weights on the losses or on what reaches the encoder."""
+    """Stage 2's loss: the sum of the tasks' or the fused one; the weights on what reaches the encoder, or on losses."""
     # On the encoder it is what the proxy speaks of: the shared blocks follow the weighted sum, while a decoder's
     # optimum does not depend on its weight, and so its rate of learning should not either.
+    wanted = stage.recipe.joint
+    factors = [weight * (len(weights) if wanted.objective == "fused" else 1) for weight in weights]
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         shared, total = network.forward_encoder(images), torch.zeros((), device=images.device)
-        for k, (weight, objective) in enumerate(zip(weights, stage.objectives, strict=True)):
-            if stage.recipe.joint.weigh == "losses":
+        if wanted.weigh == "losses":
+            for k, (weight, objective) in enumerate(zip(weights, stage.objectives, strict=True)):
                 total = total + weight * objective(network.forward_decoder(shared, k), labels)
-            else:
-                total = total + objective(network.forward_decoder(scale_gradient(shared, weight), k), labels)
-        return total
+            return total
+        ways = [scale_gradient(shared, factor) for factor in factors]
+        logits = [network.forward_decoder(way, k).float() for k, way in enumerate(ways)]
+        if wanted.objective == "fused":
+            return stage.whole(network.fuse(logits), labels)
+        return torch.stack([each(z, labels) for each, z in zip(stage.objectives, logits, strict=True)]).sum()
 
     return loss
 
 
 def refit_loss(network: OsdtwNet, tasks: OsdtwNet, stage: Context) -> Loss:
-    """Each decoder's own loss on the frozen encoder, in part replaced by the stage-1 network's posterior (stage 3)."""
-    share = stage.recipe.refit.distill
+    """Stage 2's loss on the frozen encoder, in part replaced by the posteriors of stage 1's networks (stage 3)."""
+    share, fused = stage.recipe.refit.distill, stage.recipe.joint.objective == "fused"
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
             shared = network.forward_encoder(images)
-        total = torch.zeros((), device=images.device)
-        for k, objective in enumerate(stage.objectives):
-            logits = network.forward_decoder(shared, k)
-            total = total + (1 - share) * objective(logits, labels)
-            if share:
-                with torch.no_grad():
-                    teacher = tasks.forward_task(images, k)
-                total = total + share * distillation(logits, teacher)
-        return total
+        logits = [network.forward_decoder(shared, k).float() for k in network.tasks]
+        if fused:
+            own = stage.whole(network.fuse(logits), labels)
+        else:
+            own = torch.stack([each(z, labels) for each, z in zip(stage.objectives, logits, strict=True)]).sum()
+        if not share:
+            return own
+        with torch.no_grad():
+            teachers = [tasks.forward_task(images, k) for k in network.tasks]
+        apart = torch.stack([distillation(z, teacher) for z, teacher in zip(logits, teachers, strict=True)]).sum()
+        return (1 - share) * own + share * apart
 
     return loss
 

@@ -61,6 +61,8 @@ def train_plain(
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         logits, every = gathered(forward(network, images).float()), gathered(labels)
+        if every.dim() == 2:  # of mixed images; their loss is the sum of their classes', each in proportion
+            return criterion(logits, every * weights).mean()
         return weighted_mean(criterion(logits, every), every, weights)
 
     holdout = data.holdout_batches(recipe)
