@@ -77,7 +77,7 @@ def times(study: Study) -> str:
     """Every contender's time as a ratio to the plain backbone's, and the milliseconds of that."""
     values = study.values
     cells = [(threads, batch) for threads in study.threads for batch in study.batches]
-    heads = [f"{threads} thread{'s' * (threads > 1)}, batch {batch}" for threads, batch in cells]
+    heads = [f"{_threads(threads)}, batch {batch}" for threads, batch in cells]
     rows = []
     for name, depth in dict.fromkeys((row["name"], row["depth"]) for row in sorted(values["times"], key=_order)):
         expected, nodes = study.cost(name, depth), study.nodes.get((name, depth))
@@ -106,6 +106,10 @@ def goals(study: Study) -> str:
     return table(["goal", "worst case", "met"], [[*row[:2], "yes" if row[2] else "**no**"] for row in _goals(study)])
 
 
+def _threads(number: int) -> str:
+    return f"{number} thread{'s' * (number > 1)}"
+
+
 def _goals(study: Study) -> Iterator[tuple[str, str, bool]]:
     one = min(study.threads)
     excess = {
@@ -116,7 +120,7 @@ def _goals(study: Study) -> Iterator[tuple[str, str, bool]]:
     depth, batch = max(excess, key=lambda key: excess[key])
     worst = excess[depth, batch]
     yield (
-        "packed takes at most 1.05 times its multiply-adds, in units of the plain backbone",
+        f"packed takes at most 1.05 times its multiply-adds, in units of the plain backbone, on {_threads(one)}",
         f"{worst:.2f} ({depth} shared, batch {batch})",
         worst <= 1.05,
     )
@@ -124,7 +128,7 @@ def _goals(study: Study) -> Iterator[tuple[str, str, bool]]:
     gain = {d: study.times["eager", d, one, least] / study.times["packed", d, one, least] for d in study.depths}
     depth = min(gain, key=lambda key: gain[key])
     yield (
-        f"packed is at least 2.5 times as fast as PyTorch eager at batch {least}",
+        f"packed is at least 2.5 times as fast as PyTorch eager at batch {least}, on {_threads(one)}",
         f"{gain[depth]:.2f} ({depth} shared)",
         gain[depth] >= 2.5,
     )
@@ -146,7 +150,7 @@ def _goals(study: Study) -> Iterator[tuple[str, str, bool]]:
     lost = found["fp32"]["overall"] - found["int8"]["overall"] if found else None
     points = "accuracy not measured" if lost is None else f"{lost:+.2f} points lost"
     yield (
-        "int8 is at least 1.3 times as fast as fp32 for at most 0.5 points of accuracy",
+        f"int8 is at least 1.3 times as fast as fp32 for at most 0.5 points of accuracy, on {_threads(one)}",
         f"{faster[depth, batch]:.2f} ({depth} shared, batch {batch}), {points}",
         faster[depth, batch] >= 1.3 and lost is not None and lost <= 0.5,
     )
