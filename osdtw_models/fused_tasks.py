@@ -14,7 +14,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from osdtw_models.fusion import FUSION_RULES, calibrate, fuse
+from osdtw_models.fusion import FUSION_RULES, calibrate, close, fuse
 from osdtw_models.partition import ClassPartition
 
 
@@ -39,17 +39,41 @@ class FusedTasks(nn.Module):
             return None
         return [self.get_buffer(f"offsets{k}") for k in self.tasks]
 
-    def fuse(self, task_logits: list[Tensor]) -> Tensor:
-        """Fuse task logits into class logits of the original class order, shape (B, C)."""
-        scores = fuse(self.calibrated(task_logits), self.fusion, self.logit_offsets)
-        return scores.index_select(1, self.class_position)
+    def fuse(self, outputs: list[Tensor]) -> Tensor:
+        """Fuse the tasks' outputs into class logits of the original class order, shape (B, C)."""
+        return self._fused(self._scaled(outputs))
 
-    def calibrated(self, task_logits: list[Tensor]) -> list[Tensor]:
-        """Task logits as they are fused: with the temperature and group bias of each task, if there are any."""
+    def calibrated(self, outputs: list[Tensor]) -> list[Tensor]:
+        """The tasks' logits as they are fused: with the temperature and group bias of each, if there are any."""
+        return self.close(self._scaled(outputs))
+
+    def close(self, outputs: list[Tensor]) -> list[Tensor]:
+        """The tasks' logits from what their classifiers give: the same, unless "none" is open."""
+        if not self.partition.open_none:
+            return outputs
+        return [close(outputs[k], own) for k, own in enumerate(self.partition.task_sizes)]
+
+    def fuse_with(self, outputs: list[Tensor], temperatures: Tensor, biases: Tensor) -> Tensor:
+        """`fuse` under another calibration: temperatures (K,) and biases (K,), in the outputs' own type."""
+        return self._fused(calibrate(outputs, temperatures, biases, self._own_sizes))
+
+    def _scaled(self, outputs: list[Tensor]) -> list[Tensor]:
         if self.calibration is None:
-            return task_logits
-        fitted = self.get_buffer("temperatures"), self.get_buffer("biases")
-        return calibrate(task_logits, *fitted, self.partition.has_none)
+            return outputs
+        return calibrate(outputs, self.get_buffer("temperatures"), self.get_buffer("biases"), self._own_sizes)
+
+    def _fused(self, outputs: list[Tensor]) -> Tensor:
+        if self.partition.open_none:
+            places = [self.get_buffer(f"outputs{k}") for k in self.tasks]
+            return fuse([outputs[k].index_select(1, place) for k, place in enumerate(places)], self.fusion)
+        offsets = self.logit_offsets
+        if offsets is not None:
+            offsets = [each.to(outputs[0].dtype) for each in offsets]
+        return fuse(outputs, self.fusion, offsets).index_select(1, self.class_position)
+
+    @property
+    def _own_sizes(self) -> tuple[int, ...] | None:
+        return self.partition.task_sizes if self.partition.has_none else None
 
     def set_calibration(self, calibration: Sequence[Sequence[float]] | None) -> None:
         """Give every task its temperature and group bias; they travel in ``config.json``.
@@ -77,6 +101,8 @@ class FusedTasks(nn.Module):
         """Fuse by a partition; offsets and calibration of another are void."""
         self.partition = partition
         self.register_buffer("class_position", partition.class_position.to(device))
+        for k in range(partition.num_tasks if partition.open_none else 0):
+            self.register_buffer(f"outputs{k}", partition.output_maps[k].to(device), persistent=False)
 
     def _register_offsets(
         self,
@@ -121,7 +147,7 @@ def check_fusion(rule: str, partition: ClassPartition) -> None:
         raise ValueError(f"Unknown fusion rule {rule!r}; choose one of {', '.join(FUSION_RULES)}.")
     if rule == "pool" and partition.num_tasks > 2:
         raise ValueError(f"fusion 'pool' is defined for 2 tasks, not {partition.num_tasks}; use 'raw'.")
-    if partition.num_tasks > 1 and (rule == "mean") != partition.experts:
+    if partition.num_tasks > 1 and (rule == "mean") != (partition.experts or partition.open_none):
         raise ValueError(
-            f"fusion {rule!r} does not fit these tasks; 'mean' is for tasks with every class each, and only 'mean'."
+            f"fusion {rule!r} does not fit these tasks; 'mean' is for experts and for an open 'none', and they for it."
         )

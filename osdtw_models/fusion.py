@@ -3,7 +3,8 @@
 Layout. ``task_logits`` is a list of K tensors; entry k has shape (B, n_k + 1), its last column is "none".
 Every rule returns scores of shape (B, C) in task order (the own classes of task 0, then of task 1, ...);
 the softmax over them is the fused posterior. With one task there is nothing to fuse: its logits come back.
-Experts, tasks with every class each, have no "none": rule "mean" averages their logits.
+Experts, tasks with every class each, have no "none": rule "mean" averages their logits. So it does where "none" is
+open and each task has an output for every class; `close` takes their logarithmic sum for what "none" says.
 
 Offsets. A task trained with logit offsets ``log m`` but without "none" weights (Prop 8 (ii)) gives the
 training posterior only on ``z + log m``; with ``offsets`` every rule uses that posterior for what depends on
@@ -11,6 +12,8 @@ training posterior only on ``z + log m``; with ``offsets`` every rule uses that 
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -45,24 +48,40 @@ def fuse(task_logits: list[Tensor], rule: str = "raw", offsets: list[Tensor] | N
     return fuse_raw(task_logits, offsets)
 
 
-def calibrate(task_logits: list[Tensor], temperatures: Tensor, biases: Tensor, has_none: bool = True) -> list[Tensor]:
+def close(outputs: Tensor, own: int) -> Tensor:
+    """What a task with an open "none" says of its classes and of "none".
+
+    Args:
+        outputs: Its logits, shape (B, C), own classes first.
+        own: Number n_k of own classes.
+
+    Returns:
+        Logits of shape (B, n_k + 1), "none" last: the logarithm of the others' sum.
+    """
+    return torch.cat([outputs[:, :own], torch.logsumexp(outputs[:, own:], 1, keepdim=True)], dim=1)
+
+
+def calibrate(
+    task_logits: list[Tensor], temperatures: Tensor, biases: Tensor, sizes: Sequence[int] | None
+) -> list[Tensor]:
     """Temperature and group bias of each task: z / T, and b more for the task's own classes than for "none".
 
     A temperature (Guo et al. 2017) mends how sure a task is; the bias mends how readily it claims an image.
 
     Args:
-        task_logits: K tensors of shape (B, n_k + 1); of shape (B, C) without "none".
+        task_logits: K tensors of shape (B, n_k + 1), or (B, C) without "none" or with an open one.
         temperatures: Positive, shape (K,).
-        biases: Shape (K,); without effect where there is no "none".
-        has_none: Whether the tasks have a "none": see `osdtw_models.partition.ClassPartition`.
+        biases: Shape (K,).
+        sizes: Number n_k of own classes of each task, which stand first; None where there is no "none": biases are
+            then without effect.
 
     Returns:
         Calibrated logits of the same shapes.
     """
     scaled = [logits / temperatures[k] for k, logits in enumerate(task_logits)]
-    if not has_none:
+    if sizes is None:
         return scaled
-    return [torch.cat([z[:, :-1] + biases[k], z[:, -1:]], dim=-1) for k, z in enumerate(scaled)]
+    return [torch.cat([z[:, :n] + biases[k], z[:, n:]], 1) for k, (z, n) in enumerate(zip(scaled, sizes, strict=True))]
 
 
 def fuse_raw(task_logits: list[Tensor], offsets: list[Tensor] | None = None) -> Tensor:

@@ -46,7 +46,9 @@ class OsdtwNet(FeatureLevels, FusedTasks, TimmProtocol):
         class_counts: Training images per class (length C); the most frequent half becomes the head task.
         task_classes: Explicit tasks, one list of classes each; overrides ``class_counts``. One list with
             every class gives the plain backbone, the same list several times gives experts.
-        fusion: "raw", "valid" or "pool" (theory.md Prop 2); "mean" for experts, and for them alone.
+        open_none: Whether each task tells the classes behind its "none" apart, too (theory.md Prop 9).
+        fusion: "raw", "valid" or "pool" (theory.md Prop 2); "mean" for experts and for an open "none", and for them
+            alone.
         logit_offsets: Per task the log-offsets it was trained with, "none" last (Prop 8 (ii)); none by default.
         calibration: Per task a temperature and a group bias, [[T, b], ...], see `osdtw_models.fusion.calibrate`;
             fitted on held-out images. They act when logits are fused; those of `forward_tasks` are without.
@@ -74,6 +76,7 @@ class OsdtwNet(FeatureLevels, FusedTasks, TimmProtocol):
         shared_depth: int | None = -1,
         class_counts: Sequence[int] | None = None,
         task_classes: Sequence[Sequence[int]] | None = None,
+        open_none: bool = False,
         fusion: str = "raw",
         logit_offsets: Sequence[Sequence[float]] | None = None,
         calibration: Sequence[Sequence[float]] | None = None,
@@ -104,7 +107,9 @@ class OsdtwNet(FeatureLevels, FusedTasks, TimmProtocol):
         # A network without classifiers still has its tasks: they decide how many decoders there are.
         self.class_counts = None if class_counts is None else [int(count) for count in class_counts]
         listed = len(set().union(*task_classes)) if task_classes else len(self.class_counts or (0, 1))
-        self.partition = ClassPartition.resolve(num_classes or listed, task_classes, self.class_counts)
+        self.partition = ClassPartition.resolve(
+            num_classes or listed, task_classes, self.class_counts, open_none=open_none
+        )
         check_fusion(fusion, self.partition)
         self.decoder_features = pieces.num_features
         self.num_features = self.head_hidden_size = pieces.num_features * self.partition.num_tasks
@@ -183,10 +188,14 @@ class OsdtwNet(FeatureLevels, FusedTasks, TimmProtocol):
         Returns:
             K tensors of shape (B, n_k + 1), "none" last; for one task, and for experts, of shape (B, C).
         """
+        return self.close(self.forward_outputs(x))
+
+    def forward_outputs(self, x: Tensor) -> list[Tensor]:
+        """What every task's classifier gives, what `fuse` takes: `forward_tasks`, but (B, C) if "none" is open."""
         return self._classify(self._necks(self.global_pool(self.forward_features(x))))
 
     def forward_task(self, x: Tensor, task: int) -> Tensor:
-        """Logits of one task, shape (B, n_k + 1), without running the other decoders."""
+        """Outputs of one task, shape (B, n_k + 1) or (B, C), without running the other decoders."""
         return self.forward_decoder(self.forward_encoder(x), task)
 
     def forward_encoder(self, x: Tensor) -> Tensor:
@@ -196,7 +205,7 @@ class OsdtwNet(FeatureLevels, FusedTasks, TimmProtocol):
         return self.encoder(x)
 
     def forward_decoder(self, shared: Tensor, task: int) -> Tensor:
-        """Logits of one task from the shared feature maps, shape (B, n_k + 1)."""
+        """Outputs of one task from the shared feature maps, shape (B, n_k + 1) or (B, C)."""
         decoder = self.branches[task]
         pooled = decoder.neck(self.global_pool(self._decode(decoder, shared)))
         return decoder.classifier(F.dropout(pooled, self.drop_rate, self.training))

@@ -4,13 +4,15 @@ A partition is an ordered list of tasks, each a list of class indices; together 
 Task ``k`` with ``n`` classes labels its own classes ``0 .. n-1`` in the order listed and every other class
 ``n``: the "none" label (theory.md section 1). A partition of one task has no "none": it is ordinary
 classification. Nor have experts: several tasks of which every one lists all classes.
+
+"none" may be open: the task then tells the classes behind it apart, too, and "none" is the sum of them.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -23,12 +25,14 @@ class ClassPartition:
 
     Args:
         tasks: One sequence of class indices per task, kept as tuples; the same sequence in all of them for experts.
+        open_none: Whether each task tells the classes behind its "none" apart.
 
     Raises:
-        ValueError: If a task is empty, or a class is missing, repeated or out of range.
+        ValueError: If a task is empty, or a class is missing, repeated or out of range; if there is no "none" to open.
     """
 
     tasks: tuple[tuple[int, ...], ...]
+    open_none: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tasks", tuple(tuple(int(c) for c in task) for task in self.tasks))
@@ -43,6 +47,8 @@ class ClassPartition:
             raise ValueError(
                 f"The tasks must list each of the classes 0 to {len(listed) - 1} exactly once, but class {wrong}."
             )
+        if self.open_none and not self.has_none:
+            raise ValueError('There is no "none" to open: give two or more disjoint tasks, or leave open_none out.')
 
     @classmethod
     def from_counts(cls, counts: Sequence[int], num_tasks: int = 2, threshold: int | None = None) -> ClassPartition:
@@ -121,6 +127,7 @@ class ClassPartition:
         task_classes: Sequence[Sequence[int]] | None = None,
         class_counts: Sequence[int] | None = None,
         num_tasks: int = 2,
+        open_none: bool = False,
     ) -> ClassPartition:
         """Partition of a model from its arguments: explicit tasks, else counts, else the first half as head.
 
@@ -129,6 +136,7 @@ class ClassPartition:
             task_classes: One list of class indices per task.
             class_counts: Training images per class (length C).
             num_tasks: Number of tasks where none are given; C if there are fewer classes.
+            open_none: Whether each task tells the classes behind its "none" apart.
 
         Returns:
             The partition.
@@ -142,7 +150,7 @@ class ClassPartition:
                 "give one count per class."
             )
         if task_classes is not None:
-            partition = cls(tuple(tuple(task) for task in task_classes))
+            partition = cls(tuple(tuple(task) for task in task_classes), open_none)
             if partition.num_classes != num_classes:
                 raise ValueError(
                     f"task_classes lists {partition.num_classes} classes but the model has {num_classes}; "
@@ -150,7 +158,7 @@ class ClassPartition:
                 )
             return partition
         counts = [1] * num_classes if class_counts is None else class_counts
-        return cls.from_counts(counts, num_tasks=min(num_tasks, num_classes))
+        return replace(cls.from_counts(counts, num_tasks=min(num_tasks, num_classes)), open_none=open_none)
 
     def renewed(self, num_classes: int, class_counts: Sequence[int] | None = None) -> ClassPartition:
         """The same kind of partition of other classes: as many tasks, and experts stay experts.
@@ -167,7 +175,8 @@ class ClassPartition:
         """
         if self.experts:
             return ClassPartition.of_experts(num_classes, self.num_tasks)
-        return ClassPartition.from_counts(class_counts or [1] * num_classes, self.num_tasks)
+        renewed = ClassPartition.from_counts(class_counts or [1] * num_classes, self.num_tasks)
+        return replace(renewed, open_none=self.open_none)
 
     @classmethod
     def single(cls, num_classes: int) -> ClassPartition:
@@ -211,8 +220,21 @@ class ClassPartition:
 
     @property
     def output_sizes(self) -> tuple[int, ...]:
-        """Number of outputs of each task's classifier, "none" included."""
+        """Number of outputs of each task's classifier: its classes, and "none" or, where it is open, all others."""
+        if self.open_none:
+            return (self.num_classes,) * self.num_tasks
         return tuple(n + self.has_none for n in self.task_sizes)
+
+    @cached_property
+    def output_maps(self) -> Tensor:
+        """Which output of each task stands for each class, shape (K, C), int64: `label_maps`, unless "none" is open.
+
+        Then a task's own classes come first, and the others in class order.
+        """
+        if not self.open_none:
+            return self.label_maps
+        orders = [[*task, *(c for c in range(self.num_classes) if c not in set(task))] for task in self.tasks]
+        return torch.argsort(torch.tensor(orders), dim=1)
 
     @cached_property
     def class_order(self) -> Tensor:

@@ -84,7 +84,7 @@ class TorchClassifier:
         """Fused logits (B, classes), then the logits of every task, "none" last, from pixels (B, H, W, C)."""
         device = self.model.class_position.device
         floats = np.stack([preprocess(image, self) for image in images])
-        tasks = self.model.forward_tasks(torch.from_numpy(floats).to(device))
+        tasks = self.model.forward_outputs(torch.from_numpy(floats).to(device))
         return [logits.cpu().numpy() for logits in (self.model.fuse(tasks), *self.model.calibrated(tasks))]
 
 

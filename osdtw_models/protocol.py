@@ -13,7 +13,7 @@ from osdtw_models.partition import ClassPartition
 
 OWN_ARGS = (
     *("shared_depth", "task_classes", "fusion", "class_counts", "logit_offsets"),
-    *("calibration", "normalise_features"),
+    *("calibration", "normalise_features", "open_none"),
 )
 
 
@@ -36,6 +36,7 @@ class TimmProtocol(nn.Module):
         own: dict[str, Any] = {
             "shared_depth": self.shared_depth,
             "task_classes": self.partition.to_lists(),
+            "open_none": self.partition.open_none or None,
             "fusion": self.fusion,
             "class_counts": self.class_counts,
             "logit_offsets": self._offsets,

@@ -82,7 +82,7 @@ def check_parity(model: OsdtwNet, path: str | os.PathLike[str]) -> ParityReport:
     for batch in [metadata.batch] if metadata.batch else BATCHES:
         images, floats = _images(metadata, batch, noise)
         with torch.inference_mode():
-            each = model.forward_tasks(floats)
+            each = model.forward_outputs(floats)
             fused = model.fuse(each)
             expected = [fused, *model.calibrated(each), *([fused.softmax(-1)] if metadata.softmax else [])]
         found = classifier.outputs(images.numpy(), classifier.output_names)

@@ -60,6 +60,22 @@ def test_tasks_depths_and_fusion_rules_agree(make_network, tmp_path, tasks, dept
     assert list(file.metadata.output_sizes.values()) == [10, *model.partition.output_sizes]
 
 
+def test_an_open_none_is_summed_in_the_graph(make_network, tmp_path):
+    model = make_network(task_classes=TWO, shared_depth=4, open_none=True, fusion="mean")
+    model.set_calibration([[1.5, 0.2], [0.7, -0.3]])
+    file = export_onnx(model, tmp_path / "model.onnx", source="test")
+    assert file.metadata.packing == "grouped"
+    assert list(file.metadata.output_sizes.values()) == [10, 5, 7]
+    classifier, images = OnnxClassifier(file.path), torch.randn(3, 3, 32, 32)
+    with torch.inference_mode():
+        outputs = model.forward_outputs(images)
+        expected = [model.fuse(outputs), *model.calibrated(outputs)]
+    for ours, theirs in zip(
+        [classifier.logits(images.numpy()), *classifier.task_logits(images.numpy())], expected, strict=True
+    ):
+        np.testing.assert_allclose(ours, theirs.numpy(), rtol=0, atol=1e-4)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",

@@ -22,6 +22,9 @@ def cifar(**arguments):
     return randomise(create_model(CIFAR, **{"num_classes": 10, **arguments})).eval()
 
 
+OPEN = {"task_classes": THREE, "open_none": True, "fusion": "mean"}
+
+
 def network(family, depth, **arguments):
     torch.manual_seed(0)
     if family == CIFAR:
@@ -40,7 +43,7 @@ def assert_same(model, packing, size=SIZE):
     """Packed against the untouched network, in float64; returns what was packed."""
     model, images = model.double(), torch.randn(2, 3, size, size, dtype=torch.float64)
     with torch.no_grad():
-        expected = model.forward_tasks(images)
+        expected = model.forward_outputs(images)
         task_logits, *found = pack(folded(model, images), packing, images)
         for ours, theirs in zip(task_logits(images), expected, strict=True):
             assert (theirs[0] - theirs[1]).abs().max() > 0  # the images matter
@@ -67,7 +70,7 @@ def test_other_families_stay_unpacked_and_say_why(family, reason):
     model, images = network(family, 3), torch.randn(2, 3, SIZE, SIZE)
     task_logits, *found = pack(model, "grouped", images)
     assert found == ["none", reason]
-    for ours, theirs in zip(task_logits(images), model.forward_tasks(images), strict=True):
+    for ours, theirs in zip(task_logits(images), model.forward_outputs(images), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
@@ -82,6 +85,7 @@ def test_classifiers_alone_are_packed_in_a_family_whose_blocks_are_not():
     [
         {"task_classes": THREE, "shared_depth": 4, "fusion": "valid"},
         {"task_classes": THREE, "shared_depth": -1},
+        {**OPEN, "shared_depth": 3},
         {"global_pool": "max"},
         {"normalise_features": True},
         {"normalise_features": True, "shared_depth": -1},

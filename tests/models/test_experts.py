@@ -55,7 +55,7 @@ def test_a_network_averages_its_experts_in_class_order(build, images):
     "arguments", [{"task_classes": EXPERTS}, {"class_counts": [6, 5, 4, 3, 2, 1], "fusion": "mean"}]
 )
 def test_mean_and_experts_need_one_another(build, arguments):
-    with pytest.raises(ValueError, match="'mean' is for tasks with every class each"):
+    with pytest.raises(ValueError, match="'mean' is for experts and for an open 'none'"):
         build(**arguments)
     build(task_classes=[list(range(6))], fusion="mean")  # one task fuses nothing
 

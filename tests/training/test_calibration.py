@@ -63,7 +63,7 @@ def test_hidden_temperatures_and_biases_are_found(network):
         own = each.clone()
         own[:, :-1] -= b
         handed.append(own * t)
-    exact = calibrate(handed, *torch.tensor(hidden, dtype=torch.float64).T)
+    exact = calibrate(handed, *torch.tensor(hidden, dtype=torch.float64).T, network.partition.task_sizes)
     assert all(torch.allclose(one, other) for one, other in zip(exact, z, strict=True))
     found = torch.tensor(fit_logits(network, handed, labels))
     assert (found - torch.tensor(hidden)).abs().max() < 0.15

@@ -103,6 +103,41 @@ def test_the_balanced_posterior_is_where_training_stops_whatever_the_weights(par
         assert gradients[1] > 1e-3
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_an_open_none_is_the_closed_loss_and_a_share_of_telling_apart(share):
+    partition = ClassPartition(PARTITION.tasks, open_none=True)
+    labels = torch.arange(5).repeat(2)
+    for task, objective in zip(partition.tasks, task_objectives(partition, COUNTS, share=share), strict=True):
+        order, logits = [*task, *others(task)], torch.randn(10, 5, dtype=torch.float64)
+        mass = torch.exp(logits) * torch.tensor([PRIOR[c] for c in order], dtype=torch.float64)
+        chance, behind = mass / mass.sum(1, keepdim=True), mass[:, len(task) :]
+        for z, y, p, b in zip(objective.per_sample(logits, labels), labels.tolist(), chance, behind, strict=True):
+            place = order.index(y)
+            if place < len(task):
+                expected = -p[place].log()
+            else:
+                expected = -p[len(task) :].sum().log() - share * (b[place - len(task)] / b.sum()).log()
+            assert z.item() == pytest.approx(expected.item(), rel=1e-5)
+        assert objective.class_weights.tolist() == [1] * 5  # Prop 9 (iii)
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_the_balanced_posterior_is_where_an_open_task_stops(share):
+    partition = ClassPartition(PARTITION.tasks, open_none=True)
+    likelihood = torch.softmax(torch.randn(7, 5, dtype=torch.float64), dim=0)
+    joint = likelihood * torch.tensor(PRIOR, dtype=torch.float64)
+    balanced = likelihood / likelihood.sum(1, keepdim=True)
+    for task, objective in zip(partition.tasks, task_objectives(partition, COUNTS, share=share), strict=True):
+        gradients = []
+        for logits in (balanced[:, [*task, *others(task)]].log(), torch.zeros_like(balanced)):
+            logits.requires_grad_()
+            losses = [objective.per_sample(logits, torch.full((7,), c)) for c in range(5)]
+            (torch.stack(losses, 1) * joint).sum().backward()
+            gradients.append(logits.grad.abs().max())
+        assert gradients[0] < 1e-7
+        assert gradients[1] > 1e-3
+
+
 def test_distillation_is_the_divergence_from_the_teacher():
     student, teacher = torch.randn(6, 4, dtype=torch.float64), torch.randn(6, 4, dtype=torch.float64)
     p, q = teacher.softmax(1), student.softmax(1)

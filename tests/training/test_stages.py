@@ -109,6 +109,41 @@ def test_refit_decoders_follow_the_objective_of_joint_training(prepare):
     assert all(parameter.grad is not None for parameter in joint.decoders.parameters())
 
 
+OPEN = {"open_none": True, "fusion": "mean", "shared_depth": 3, "task_weights": (0.3, 0.7)}
+
+
+def test_joint_training_from_scratch_starts_decoders_apart(prepare, fitted):
+    stage = prepare(joint=Joint(1, 0.02, start="scratch"), **OPEN)
+    stages.train_jointly(stage, networks(stage)[0], PLAN)
+    ((_, _, before, _),) = fitted
+    block = "block5.conv1.weight"
+    assert not torch.equal(before[f"decoders.0.{block}"], before[f"decoders.1.{block}"])
+    fresh = new_network(stage.recipe, stage.partition, 3).state_dict()
+    assert all(torch.equal(before[key], fresh[key]) for key in fresh)
+
+
+def test_an_open_none_splits_the_plain_classifier_row_by_row(prepare):
+    stage = prepare(warmup=Warmup(), **OPEN)
+    start = stages.warm_up(stage)
+    images, _ = next(stage.batches.plain())
+    plain = new_network(stage.recipe, type(stage.partition).single(10)).eval()
+    torch.testing.assert_close(start.eval()(images), plain(images))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"open_none": True}, "belong together"),
+        ({"fusion": "mean"}, "belong together"),
+        ({"open_none": True, "fusion": "mean"}, "give shared_depth and task_weights"),
+        ({**OPEN, "open_share": 1.5}, "it is a part, 0 to 1"),
+    ],
+)
+def test_what_does_not_go_with_an_open_none_is_refused(tiny, changes, said):
+    with pytest.raises(ValueError, match=said):
+        tiny(**changes)
+
+
 def test_one_loss_has_no_weights_of_its_own():
     with pytest.raises(ValueError, match="it has no weights of its own"):
         Joint(1, 0.02, objective="fused", weigh="losses")

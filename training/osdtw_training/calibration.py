@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from osdtw_models.fusion import calibrate, fuse
 from osdtw_models.image_set import ImageSet, normalise
 from osdtw_models.network import OsdtwNet
 
@@ -28,7 +27,7 @@ def fit_calibration(network: OsdtwNet, images: ImageSet, batch_size: int = 100) 
     parts = []
     with torch.inference_mode():
         for batch in images.images.split(batch_size):
-            parts.append(network.forward_tasks(normalise(batch, mean, std).to(network.class_position.device)))
+            parts.append(network.forward_outputs(normalise(batch, mean, std).to(network.class_position.device)))
     logits = [torch.cat(each).cpu() for each in zip(*parts, strict=True)]
     return fit_logits(network, logits, images.labels)
 
@@ -48,15 +47,12 @@ def fit_logits(network: OsdtwNet, task_logits: list[Tensor], labels: Tensor) -> 
         Per task [temperature, group bias].
     """
     z, weights = [each.double() for each in task_logits], image_weights(network, labels)
-    offsets = None if network.logit_offsets is None else [each.double().cpu() for each in network.logit_offsets]
-    place = network.class_position.cpu()
     free = torch.zeros(2, len(z), dtype=torch.float64, requires_grad=True)  # log-temperatures, biases
     solver = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
 
     def loss() -> Tensor:
         solver.zero_grad()
-        calibrated = calibrate(z, free[0].exp(), free[1], network.partition.has_none)
-        scores = fuse(calibrated, network.fusion, offsets).index_select(1, place)
+        scores = network.fuse_with(z, free[0].exp(), free[1])
         likelihood = (weights * torch.nn.functional.cross_entropy(scores, labels, reduction="none")).sum()
         value = likelihood + free.square().sum() / (2 * PRIOR_SCALE**2 * len(labels))
         value.backward()

@@ -8,7 +8,7 @@ from osdtw_models.partition import ClassPartition
 from osdtw_training import distributed, planning
 from osdtw_training.class_weights import class_weights
 from osdtw_training.data import LongTailedData
-from osdtw_training.networks import new_network
+from osdtw_training.networks import new_network, tasks_of
 from osdtw_training.recipe import Recipe
 
 
@@ -38,7 +38,7 @@ def check(recipe: Recipe, data: LongTailedData, start: bool = False) -> ClassPar
         raise ValueError(f"{what} found no held-out image to choose by; set holdout_least to 1.")
     class_weights(data.train_batches(recipe))
     _check_processes(recipe, data)
-    partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
+    partition = tasks_of(recipe, data.counts)
     try:
         network = new_network(recipe, partition, start=start)
     except FileNotFoundError as error:

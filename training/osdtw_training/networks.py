@@ -18,6 +18,23 @@ from osdtw_training.preparation import preparation
 from osdtw_training.recipe import Recipe
 
 
+def tasks_of(recipe: Recipe, counts: Sequence[int]) -> ClassPartition:
+    """The tasks that a recipe wants.
+
+    Args:
+        recipe: Number of tasks or threshold, whether "none" is open.
+        counts: Training images per class, length C.
+
+    Returns:
+        The partition.
+
+    Raises:
+        ValueError: If there are fewer classes than tasks, or the threshold leaves a task empty.
+    """
+    partition = ClassPartition.from_counts(counts, recipe.num_tasks, recipe.head_threshold)
+    return replace(partition, open_none=recipe.open_none)
+
+
 def new_network(
     recipe: Recipe,
     partition: ClassPartition,
@@ -62,6 +79,7 @@ def new_network(
         num_classes=partition.num_classes,
         shared_depth=shared_depth,
         task_classes=partition.to_lists(),
+        open_none=partition.open_none,
         logit_offsets=logit_offsets,
         pretrained_cfg_overlay=overlay,
         **begin,
@@ -86,7 +104,7 @@ def split_classifier(plain: OsdtwNet, network: OsdtwNet) -> None:
 
     Every block is copied; a task's classifier takes the rows of its own classes, and its "none" row their mean
     over the other classes, raised by the log of their number: the value at which equal logits give "none" the
-    mass of all of them together.
+    mass of all of them together. An open "none" takes all their rows.
 
     Args:
         plain: Trained network of one task.
@@ -95,9 +113,14 @@ def split_classifier(plain: OsdtwNet, network: OsdtwNet) -> None:
     state = {key: value for key, value in plain.state_dict().items() if key.startswith("encoder.")}
     network.load_state_dict(state, strict=False)
     (rows,) = plain.get_classifier()
-    for classes, classifier in zip(network.partition.tasks, network.get_classifier(), strict=True):
+    parts = zip(network.partition.tasks, network.partition.output_maps, network.get_classifier(), strict=True)
+    for classes, outputs, classifier in parts:
         assert isinstance(rows, torch.nn.Linear)
         assert isinstance(classifier, torch.nn.Linear)
+        if network.partition.open_none:
+            order = torch.argsort(outputs)
+            classifier.load_state_dict({"weight": rows.weight.detach()[order], "bias": rows.bias.detach()[order]})
+            continue
         own = list(classes)
         other = [c for c in range(network.num_classes) if c not in set(own)]
         with torch.no_grad():

@@ -6,7 +6,7 @@ All losses are means over the N images of a batch, "none" samples included; task
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,16 +21,21 @@ class TaskObjective:
     """Prior-corrected cross-entropy of one task (Prop 8).
 
     Args:
-        label_map: Task label of each class, shape (C,), int64; "none" outside the task.
-        offsets: Log-offsets ``log m`` added to the logits in training, shape (n_k + 1,), "none" last.
+        label_map: Which output stands for each class, shape (C,), int64; "none" outside the task, unless it is open.
+        offsets: Log-offsets ``log m`` added to the outputs in training, shape (n_k + 1,), "none" last; (C,) if it is
+            open.
         class_weights: Sample weight of each class, shape (C,): inside the task what the user gave it, 1 by default.
         given_weights: What the user gave each class, shape (C,): part of ``class_weights``.
+        behind: Outputs behind an open "none", shape (C,), bool; None where it is closed.
+        share: Part that telling them apart has of their loss.
     """
 
     label_map: Tensor
     offsets: Tensor
     class_weights: Tensor
     given_weights: Tensor
+    behind: Tensor | None = None
+    share: float = 1.0
 
     def per_sample(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Weighted loss of each image, shape (B,).
@@ -42,13 +47,18 @@ class TaskObjective:
         Returns:
             Losses in nats, shape (B,); of a mixed image the sum over its classes, each in proportion.
         """
-        shifted = logits.float() + self.offsets
+        missed = -self._log_posterior(logits)[:, self.label_map]  # (B, C): loss of each class, were it the image's
         if labels.dim() == 2:
-            weighted = labels * self.class_weights
-            parts = torch.zeros_like(shifted).index_add_(1, self.label_map, weighted)
-            return -(parts * torch.log_softmax(shifted, -1)).sum(1)
-        losses = F.cross_entropy(shifted, self.label_map[labels], reduction="none")
-        return self.class_weights[labels] * losses
+            return (labels * self.class_weights * missed).sum(1)
+        return self.class_weights[labels] * missed.gather(1, labels[:, None]).squeeze(1)
+
+    def _log_posterior(self, logits: Tensor) -> Tensor:
+        """Log-posterior of each output under the training prior; behind an open "none" in part that of "none"."""
+        each = torch.log_softmax(logits.float() + self.offsets, -1)
+        if self.behind is None:
+            return each
+        none = torch.logsumexp(each[:, self.behind], 1, keepdim=True)
+        return torch.where(self.behind, self.share * each + (1 - self.share) * none, each)
 
     def __call__(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Mean of `per_sample` over the batch: a scalar."""
@@ -56,8 +66,9 @@ class TaskObjective:
 
     def to(self, device: str | torch.device) -> TaskObjective:
         """The objective with its tensors on another device."""
-        tensors = (self.label_map, self.offsets, self.class_weights, self.given_weights)
-        return TaskObjective(*(tensor.to(device) for tensor in tensors))
+        names = ("label_map", "offsets", "class_weights", "given_weights", "behind")
+        there = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: each.to(device) for name, each in there.items() if each is not None})
 
 
 def task_objectives(
@@ -66,6 +77,7 @@ def task_objectives(
     none_weights: bool = True,
     none_clip: float = 10.0,
     given: Tensor | None = None,
+    share: float = 1.0,
 ) -> list[TaskObjective]:
     """The objective of every task of a partition.
 
@@ -78,6 +90,8 @@ def task_objectives(
         none_clip: "none" weights are clipped at this multiple of their median, then rescaled to mean 1 over
             the "none" samples, so that clipping moves weight only between classes of "none".
         given: Factor on the loss of each class's images, shape (C,); none = 1.
+        share: Part that telling the classes behind an open "none" apart has of their loss (theory.md Prop 9). Open,
+            "none" needs no weights: its composition is among the outputs.
 
     Returns:
         One objective per task; with one task plain balanced softmax (Ren et al. 2020).
@@ -87,6 +101,18 @@ def task_objectives(
     num_classes = len(counts)
     given = torch.ones(num_classes) if given is None else given.cpu()
     objectives = []
+    if partition.open_none:
+        return [
+            TaskObjective(
+                label_map=outputs,
+                offsets=torch.log(num_classes * prior)[torch.argsort(outputs)].float(),
+                class_weights=given,
+                given_weights=given,
+                behind=torch.arange(num_classes) >= own,
+                share=share,
+            )
+            for outputs, own in zip(partition.output_maps, partition.task_sizes, strict=True)
+        ]
     for k, classes in enumerate(partition.tasks):
         own = torch.tensor(classes)
         offsets = torch.log(num_classes * prior[own])

@@ -97,8 +97,12 @@ class Recipe:
     """Tasks of equal class count, most frequent first."""
     head_threshold: int | None = None
     """Two tasks instead: head = classes with more training images than this."""
-    fusion: Literal["raw", "valid", "pool"] = "raw"
-    """How task posteriors become one (theory.md Prop 2)."""
+    fusion: Literal["raw", "valid", "pool", "mean"] = "raw"
+    """How task posteriors become one (theory.md Prop 2); "mean" belongs to an open "none" (Prop 9)."""
+    open_none: bool = False
+    """Each task tells the classes behind its "none" apart, too: a second opinion on every class."""
+    open_share: float = 0.5
+    """Part that telling them apart has of the loss of an image that is "none" to a task, 0 to 1."""
     none_weights: bool = True
     """True: weight "none" samples by class (Prop 8 (i)); False: offsets at test time (Prop 8 (ii))."""
     none_clip: float = 10.0
@@ -206,6 +210,14 @@ class Recipe:
             raise ValueError(f"crop_scale is {list(self.crop_scale)}; give two rising parts of the image, 0 to 1.")
 
     def _check_tasks(self) -> None:
+        if not 0 <= self.open_share <= 1:
+            raise ValueError(f"open_share is {self.open_share}; it is a part, 0 to 1.")
+        if self.method == "osdtw" and (self.fusion == "mean") != self.open_none:
+            raise ValueError('open_none and fusion "mean" belong together; give both or neither.')
+        if self.open_none and self.searched:
+            raise ValueError(
+                'The search knows tasks with a closed "none" only; with open_none give shared_depth and task_weights.'
+            )
         if self.task_weights is not None and (abs(sum(self.task_weights) - 1) > 1e-6 or min(self.task_weights) <= 0):
             raise ValueError(f"task_weights {list(self.task_weights)} must be positive and sum to 1.")
         if self.head_threshold is not None and self.num_tasks != 2:

@@ -27,6 +27,7 @@ from osdtw_training.networks import (
     new_network,
     recalibrate_batch_norm,
     split_classifier,
+    tasks_of,
 )
 from osdtw_training.objectives import TaskObjective, distillation, scale_gradient, task_objectives
 from osdtw_training.recipe import Recipe
@@ -76,10 +77,10 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
 
 def prepare(recipe: Recipe, data: LongTailedData, run: Run) -> Context:
     """Partition the classes and set up each task's objective."""
-    partition = ClassPartition.from_counts(data.counts, recipe.num_tasks, recipe.head_threshold)
+    partition = tasks_of(recipe, data.counts)
     batches = data.train_batches(recipe)
     counts, given = counted(batches), class_weights(batches)
-    objectives = task_objectives(partition, counts, recipe.none_weights, recipe.none_clip, given)
+    objectives = task_objectives(partition, counts, recipe.none_weights, recipe.none_clip, given, recipe.open_share)
     (whole,) = task_objectives(ClassPartition.single(len(counts)), counts, given=given)
     objectives, whole = [o.to(recipe.device) for o in objectives], whole.to(recipe.device)
     return Context(recipe, run, batches, data.holdout_batches(recipe), counts, partition, objectives, whole)
@@ -155,8 +156,9 @@ def train_replicates(stage: Context, start: OsdtwNet) -> list[OsdtwNet]:
 def train_jointly(stage: Context, tasks: OsdtwNet, plan: planning.Choice) -> OsdtwNet:
     """Stage 2: the shared encoder, started from the task networks' weighted average, and all decoders."""
     recipe = stage.recipe
-    network = new_network(recipe, stage.partition, plan.shared_depth, _offsets(stage))
-    average_encoder(network, tasks, plan.task_weights)
+    network = new_network(recipe, stage.partition, plan.shared_depth, _offsets(stage), start=True)
+    if recipe.joint.start == "tasks":
+        average_encoder(network, tasks, plan.task_weights)
     loss = _weighted_loss(stage, network, plan.task_weights)
     first = recipe.warmup.epochs + recipe.tasks.epochs
     chosen = selection(recipe, "joint", stage.holdout, network)
@@ -242,6 +244,6 @@ def refit_loss(network: OsdtwNet, tasks: OsdtwNet, stage: Context) -> Loss:
 
 def _offsets(stage: Context) -> list[list[float]] | None:
     """Offsets that the network must apply at test time: only without "none" weights (Prop 8 (ii))."""
-    if stage.recipe.none_weights or not stage.partition.has_none:
+    if stage.recipe.none_weights or stage.recipe.open_none or not stage.partition.has_none:
         return None
     return [objective.offsets.tolist() for objective in stage.objectives]
