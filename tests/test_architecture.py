@@ -20,7 +20,7 @@ TRAINING_COLUMNS = [
     {"cli", "demo", "benchmark"},
     {"pipeline", "options", "checking"},
     {"stages", "methods", "figures", "benchmark_figures", "checks", "results"},
-    {"planning", "engine", "calibration", "budget", "provenance", "inventory", "benchmark_table"},
+    {"planning", "engine", "calibration", "budget", "provenance", "inventory", "mistakes", "benchmark_table"},
     {"networks", "search", "selection", "steps"},
     {"proxy", "schur", "store"},
     {"fisher", "responses", "terms"},

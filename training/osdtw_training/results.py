@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from osdtw_models.breakdown import breakdown
 from osdtw_models.complexity import cost
 from osdtw_models.evaluation import class_accuracies, evaluate_logits, predict_images
 from osdtw_models.image_set import ImageSet
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
-from osdtw_training import distributed
+from osdtw_training import distributed, mistakes
 from osdtw_training.budget import plain_multiply_adds, training_passes
 from osdtw_training.calibration import fit_calibration
 from osdtw_training.data import LongTailedData
@@ -66,9 +68,13 @@ def evaluate(
         plan = run.read_json("plan.json")
         results["plan"] = {key: plan[key] for key in ("source", "shared_depth", "task_weights")}
     results.update(epoch_taken(recipe, run))
-    for split, images in (("test", data.test), ("holdout", data.holdout)):
-        if images is not None and len(images):
-            results[split] = _figures_of(network, images, partition, data.group_counts)
+    sets = {"test": data.test, "holdout": data.holdout}
+    there = {split: images for split, images in sets.items() if images is not None and len(images)}
+    for place, (split, images) in enumerate(there.items()):
+        logits = _logits(network, images)
+        results[split] = figures_of(logits, images, partition, data.group_counts)
+        if place == 0:
+            results[split]["mistakes"] = mistakes.keep(run, logits, images, results[split]["per_class"])
     return results
 
 
@@ -84,7 +90,7 @@ def calibrate(
         return {}
     sets = {"test": data.test, "holdout": data.holdout}
     before = {
-        split: _figures_of(network, images, partition, data.group_counts)
+        split: figures_of(_logits(network, images), images, partition, data.group_counts)
         for split, images in sets.items()
         if images is not None
     }
@@ -95,9 +101,24 @@ def calibrate(
     return {"calibration": {"tasks": network.calibration, "images": len(data.holdout), "before": before}}
 
 
-def _figures_of(network: OsdtwNet, images: ImageSet, partition: ClassPartition, counts: list[int]) -> dict[str, Any]:
+def _logits(network: OsdtwNet, images: ImageSet) -> Tensor:
     own = images.subset(range(len(images))[distributed.share(len(images))])
-    logits, labels = distributed.gathered(predict_images(network.cpu(), own.images)), images.labels
+    return distributed.gathered(predict_images(network.cpu(), own.images))
+
+
+def figures_of(logits: Tensor, images: ImageSet, partition: ClassPartition, counts: list[int]) -> dict[str, Any]:
+    """All figures of a set of images.
+
+    Args:
+        logits: Fused logits in class order, shape (N, C).
+        images: The N images.
+        partition: The tasks.
+        counts: Training images per class, length C.
+
+    Returns:
+        Figures in percent (nats for ``nll``), None where there is nothing to count; JSON-ready.
+    """
+    labels = images.labels
     values: dict[str, Any] = {
         name: None if value != value else round(value, 4)
         for name, value in evaluate_logits(logits, labels, partition, counts)

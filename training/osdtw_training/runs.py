@@ -8,9 +8,10 @@ Layout::
     recipe.json        the recipe as it ran            images.json     chosen and held-out images, with SHA-256
     metrics.jsonl      one line per epoch              plan.json       the chosen plan and why
     checkpoints/       one file per stage              *.png           figures
-    broken_images.csv  what could not be read, if any
+    broken_images.csv  what could not be read, if any  confusion.csv   what was taken for what
     config.json, model.safetensors                     the assembled network, as timm reads it
     results.json       every number, with seed, hardware and time
+    mistakes/          pictures of the surest mistakes
 """
 
 from __future__ import annotations
