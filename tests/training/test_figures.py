@@ -8,7 +8,7 @@ from PIL import Image
 
 from osdtw_training import figures
 from osdtw_training.cli import search
-from osdtw_training.figures import class_accuracy, draw, learning_curves, reliability
+from osdtw_training.figures import CELLS, class_accuracy, class_confusion, draw, learning_curves, reliability
 from osdtw_training.runs import Run
 
 
@@ -36,8 +36,8 @@ def test_a_calibrated_run_shows_both_lines(run):
 def test_a_finished_run_gets_all_pictures(run):
     files = draw(run)
     assert {file.name for file in files} == {path.name for path in run.folder.glob("*.png")}
-    names = {"learning_curves", "class_accuracy", "reliability", "group_confusion", "proxy_depth", "proxy_map"}
-    assert {file.stem for file in files} == names
+    names = {"learning_curves", "class_accuracy", "reliability", "group_confusion", "class_confusion"}
+    assert {file.stem for file in files} == names | {"proxy_depth", "proxy_map"}
     for file in files:
         with Image.open(file) as image:
             assert len(np.unique(np.asarray(image.convert("L")))) > 20
@@ -61,6 +61,20 @@ def test_class_accuracy_goes_from_the_most_to_the_least_frequent(finished):
     results = {"class_counts": [5, 90, 20], "test": {"per_class": [10.0, None, 30.0]}}
     line = class_accuracy(results).axes[1].lines[0]
     np.testing.assert_array_equal(line.get_ydata(), [np.nan, 30, 10])
+
+
+def test_the_confusion_goes_from_the_most_to_the_least_frequent_class():
+    pairs = np.array([[0, 0, 3], [0, 1, 1], [1, 1, 8], [2, 0, 2]])  # true, predicted, images
+    axes = class_confusion(pairs, [15, 200, 50], ["cat", "a name of nineteen", "$x"]).axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), [[100, 0, 0], [0, 0, 100], [25, 0, 75]])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["a name of nin…", r"\$x", "cat"]
+    assert [line.get_ydata()[0] for line in axes.lines[::2]] == [0.5, 1.5]
+
+
+def test_of_very_many_classes_neighbours_in_size_share_a_cell():
+    right = np.stack([np.arange(1000), np.arange(1000), np.full(1000, 5)], 1)
+    shares = class_confusion(right, range(2000, 1000, -1), [""] * 1000).axes[0].images[0].get_array()
+    np.testing.assert_array_equal(shares, 100 * np.eye(CELLS))
 
 
 def test_the_terms_drawn_are_those_of_the_plan(run, monkeypatch):
