@@ -19,8 +19,10 @@ MODEL_LIBRARIES = {"torch", "timm", "safetensors", "huggingface_hub", "numpy", "
 TRAINING_COLUMNS = [
     {"cli", "demo", "benchmark"},
     {"pipeline", "options", "checking"},
-    {"stages", "methods", "figures", "benchmark_figures", "checks", "results"},
-    {"planning", "engine", "calibration", "budget", "provenance", "inventory", "mistakes", "benchmark_table"},
+    {"report"},
+    {"stages", "methods", "figures", "benchmark_figures", "checks", "results", "verdict"},
+    {"planning", "engine", "calibration", "budget", "provenance", "inventory", "mistakes", "class_rows", "comparison"}
+    | {"benchmark_table"},
     {"networks", "search", "selection", "steps"},
     {"proxy", "schur", "store"},
     {"fisher", "responses", "terms"},

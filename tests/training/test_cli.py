@@ -7,7 +7,7 @@ import shutil
 import pytest
 
 from osdtw_training import data
-from osdtw_training.cli import search, train
+from osdtw_training.cli import report, search, train
 from osdtw_training.recipe_files import packaged_recipes
 
 TINY = "--warmup.epochs 1 --tasks.epochs 1 --joint.epochs 1 --refit.epochs 1 --search.samples 10 --search.weights 3"
@@ -109,7 +109,7 @@ def test_debug_shows_the_error_itself():
         search(["nothing", "--debug"])
 
 
-@pytest.mark.parametrize("door", [search, train], ids=["search", "train"])
+@pytest.mark.parametrize("door", [search, train, report], ids=["search", "train", "report"])
 def test_help_has_examples(door, capsys):
     with pytest.raises(SystemExit) as stopped:
         door(["--help"])

@@ -1,4 +1,4 @@
-"""The doors: ``osdtw-train`` and ``osdtw-search``."""
+"""The doors: ``osdtw-train``, ``osdtw-search`` and ``osdtw-report``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from osdtw_training.recipe import Recipe
     from osdtw_training.runs import Run
 
-MODULES = ("tyro", "sklearn", "pyarrow", "matplotlib", "tqdm", "torchvision")
+MODULES = ("tyro", "sklearn", "pyarrow", "matplotlib", "jinja2", "tqdm", "torchvision")
 
 TRAIN_HELP = """\
 Train a network by a recipe: usage osdtw-train RECIPE [options], or osdtw-train --data DATA [options].
@@ -34,7 +34,7 @@ examples:
   osdtw-train --output runs/cifar100_lt --resume          go on after the last finished epoch
 
 The run folder then holds model.safetensors and config.json (osdtw-export, osdtw-eval and osdtw-predict take the
-folder), results.json, plan.json, metrics.jsonl, and figures.
+folder), report.html (start there), results.json, results.csv, plan.json, metrics.jsonl, and figures.
 """
 
 
@@ -60,6 +60,18 @@ def search(argv: Sequence[str] | None = None) -> int:
         Exit code.
     """
     return run_door("osdtw-search", _search, argv)
+
+
+def report(argv: Sequence[str] | None = None) -> int:
+    """``osdtw-report``: the page, the table and the pictures of finished runs, made anew.
+
+    Args:
+        argv: Arguments; those of the command line by default.
+
+    Returns:
+        Exit code.
+    """
+    return run_door("osdtw-report", _report, argv)
 
 
 def _train(argv: list[str]) -> None:
@@ -91,6 +103,7 @@ def _train(argv: list[str]) -> None:
     from osdtw_models.datasets import short_name
     from osdtw_training import distributed
     from osdtw_training.pipeline import run_recipe
+    from osdtw_training.report import PAGE
 
     named = options.recipe.name if name else short_name(options.recipe.data)
     folder = options.output or Path("runs") / named
@@ -100,6 +113,7 @@ def _train(argv: list[str]) -> None:
     split = "test" if "test" in result.results else "holdout"
     figures = {k: v for k, v in result.results.get(split, {}).items() if isinstance(v, float)}
     print(f"On the {split} images: " + ", ".join(f"{key} {value:.2f}" for key, value in figures.items()))
+    print(f"Report: {result.folder / PAGE}")
     print(f"Run folder: {result.folder}   next: osdtw-export --onnx {result.folder}")
 
 
@@ -124,24 +138,40 @@ def _search(argv: list[str]) -> None:
     need("training", *MODULES)
 
     from osdtw_training import figures, planning
-    from osdtw_training.runs import Run
+    from osdtw_training import report as page
 
-    if not (options.run / "recipe.json").is_file():
-        raise FileNotFoundError(f"{options.run} is not a run folder; give one that osdtw-train wrote.")
+    run = _begun_run(options.run)
     recipe = _begun_recipe(options.run)
     asked = {"weights": options.points, "damping": options.damping}
     grid = dataclasses.replace(recipe.search, **{name: value for name, value in asked.items() if value is not None})
     weights = None if options.task_weights is None else tuple(options.task_weights)
     recipe = dataclasses.replace(recipe, search=grid, shared_depth=options.shared_depth, task_weights=weights)
-    run = Run(options.run, resume=True)
     planning.plan_from_statistics(run, recipe)
     print(planning.table(run))
     if options.check:
         _check(run, recipe, options.check)
-    for file in figures.draw(run):
-        print(f"Drew {file}")
-    if (options.run / "results.json").is_file():
+    finished = run.has("results.json")
+    for file in page.write(run) if finished else figures.draw(run):
+        print(f"Wrote {file}")
+    if finished:
         print("The network in this folder keeps the plan it was trained with (results.json).")
+
+
+def _report(argv: list[str]) -> None:
+    parser = Parser(
+        "osdtw-report",
+        "Write report.html, results.csv and the pictures of finished runs anew, from their folders alone: after others "
+        "were trained beside them, whose results the page then shows too.",
+        "example:\n  osdtw-report runs/*/",
+    )
+    parser.add_argument("runs", metavar="RUN", type=Path, nargs="+", help="run folder of osdtw-train")
+    options = parser.parse_args(argv)
+    need("training", *MODULES)
+
+    from osdtw_training import report as page
+
+    for run in [_begun_run(folder) for folder in options.runs]:
+        print(f"Report: {page.write(run)[-1]}")
 
 
 def _check(run: Run, recipe: Recipe, number: int) -> None:
@@ -154,6 +184,15 @@ def _check(run: Run, recipe: Recipe, number: int) -> None:
     plan = planning.find(statistics, recipe)
     rows = check_plans(recipe, load_data(recipe), run, statistics, plan, number)
     run.write_json("plan.json", {**run.read_json("plan.json"), "check": rows})
+
+
+def _begun_run(folder: Path) -> Run:
+    """A run folder that is there already."""
+    from osdtw_training.runs import Run
+
+    if not (folder / "recipe.json").is_file():
+        raise FileNotFoundError(f"{folder} is not a run folder; give one that osdtw-train wrote.")
+    return Run(folder, resume=True)
 
 
 def _begun_recipe(folder: Path) -> Recipe:

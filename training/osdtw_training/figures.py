@@ -104,7 +104,7 @@ def class_accuracy(results: dict[str, Any], split: str = "test") -> Figure:
 
 def reliability(results: dict[str, Any], split: str = "test") -> Figure:
     """Accuracy over confidence, and before calibration where there was one."""
-    figure = Figure(figsize=(4.4, 4.2), layout="constrained")
+    figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 100], [0, 100], color="#bbbbbb", label="as right as sure")
     shown = {"": results[split]}
@@ -124,7 +124,7 @@ def reliability(results: dict[str, Any], split: str = "test") -> Figure:
 def group_confusion(breakdown: dict[str, Any]) -> Figure:
     """Where predictions for images of many, medium and few fall."""
     groups, shares = breakdown["groups"], np.array(breakdown["group_confusion"], dtype=float)
-    figure = Figure(figsize=(4.4, 3.6), layout="constrained")
+    figure = Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots()
     axes.imshow(np.nan_to_num(shares), cmap="Blues", vmin=0, vmax=100)
     for (row, column), share in np.ndenumerate(shares):

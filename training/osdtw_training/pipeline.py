@@ -1,4 +1,4 @@
-"""One run from recipe to results: data, method, saved network, figures, ``results.json``."""
+"""One run from recipe to results: data, method, saved network, ``results.json``, report."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from timm.models import save_for_hf
 
 from osdtw_models.files import write_whole
 from osdtw_models.network import OsdtwNet
-from osdtw_training import distributed, figures, stages
+from osdtw_training import distributed, report, stages
 from osdtw_training.checks import check
 from osdtw_training.data import load_data
 from osdtw_training.inventory import announce, list_images
@@ -77,7 +77,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Resu
         results = {**evaluate(recipe, data, network, partition, run, origin), **calibration}
         run.write_json("results.json", results)
     if distributed.first():
-        figures.draw(run)
+        report.write(run)
     return Result(run.folder, network, results)
 
 

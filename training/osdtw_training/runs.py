@@ -11,7 +11,8 @@ Layout::
     broken_images.csv  what could not be read, if any  confusion.csv   what was taken for what
     config.json, model.safetensors                     the assembled network, as timm reads it
     results.json       every number, with seed, hardware and time
-    mistakes/          pictures of the surest mistakes
+    results.csv        accuracy and F1 by class        mistakes/       pictures of the surest mistakes
+    report.html        all of it on one page
 """
 
 from __future__ import annotations
