@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all check demo wheel clean
+.PHONY: help setup test test-all check demo picture wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ check: setup
 
 demo: setup ## Train, search, evaluate and export a small network
 	$(BIN)/python -m osdtw_training.demo
+
+picture: ## Take README's picture of a report, after `make demo`; needs Chromium
+	chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,950 --screenshot=docs/images/report.png runs/demo/osdtw/report.html
 
 wheel: setup ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --no-isolation
