@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 HOMES = [ROOT / "osdtw_models", ROOT / "training" / "osdtw_training", ROOT / "export" / "osdtw_export"]
-OF_EXTRAS = ["matplotlib", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "pyarrow", "sklearn", "tyro"]
+OF_EXTRAS = ["jinja2", "matplotlib", "onnx", "onnx_ir", "onnxruntime", "onnxscript", "pyarrow", "sklearn", "tyro"]
 
 
 def files(home):
@@ -49,7 +49,7 @@ def test_commands_start_without_extras(wheel):
     points = configparser.ConfigParser()
     points.read_string(wheel.read(name).decode())
     doors = [door.split(":") for door in points["console_scripts"].values()]
-    assert len(doors) == 6
+    assert len(doors) == 7
     code = f"import sys; sys.modules.update(dict.fromkeys({OF_EXTRAS}))\n"  # None: importing it is an error
     code += "".join(f"import {module}; assert callable({module}.{function})\n" for module, function in doors)
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
