@@ -1,52 +1,60 @@
-"""The results of a released checkpoint -> its model card: the Hub's metadata and the filled template."""
+"""The results of a trained network -> its model card: the Hub's metadata and the filled template."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from string import Template
-from typing import Any, NamedTuple
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from osdtw_export.results import GROUPS, METHODS, Results, figure, hardware_words, header, incomplete, row
+from osdtw_export.card_fields import data_name, figures_of, template_fields
+from osdtw_export.public_data import DATA_SETS
+from osdtw_export.results import GROUPS, Results, incomplete
 
-NOT_CALIBRATED = "the level of its proxy is not calibrated yet"
-PLANS = {
-    "search": f"found by the search; {NOT_CALIBRATED}",
-    "search, depth given": f"the weights found by the search at the recipe's depth; {NOT_CALIBRATED}",
-    "search, weights given": f"the depth found by the search at the recipe's weights; {NOT_CALIBRATED}",
-    "recipe": "given by the recipe, not searched",
+# What a run's pictures show; a card has them in this order.
+CAPTIONS = {
+    "class_accuracy.png": "Accuracy of every class over the number of its training images",
+    "group_confusion.png": "Where the predictions for many, medium and few fall",
+    "reliability.png": "Accuracy over confidence",
+    "proxy_depth.png": "The proxy's error terms by shared depth, and the plan",
+    "proxy_map.png": "The proxy over depth and task weights, and the plan",
+    "learning_curves.png": "Training loss, stage by stage",
 }
+IN_PACKAGE = Path(__file__).with_name("model_card.md")  # where a wheel holds the template
+IN_REPOSITORY = Path(__file__).parents[2] / "model_cards" / "template.md"
 
 
-class DataSet(NamedTuple):
-    """What a card says about a public data set: its name, its place on the Hub, its source, what to know of it."""
-
-    title: str
-    hub: str
-    citation: str
-    note: str
-
-
-DATA_SETS = {
-    "cifar100": DataSet(
-        "CIFAR-100",
-        "uoft-cs/cifar100",
-        "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009 (CIFAR-100).",
-        "The long-tailed set has the literature's class sizes but not its images: they are drawn from the order of "
-        "their SHA-256, which is the same for every copy of the data.",
-    )
-}
-
-
-def card(release: str, results: Results, template: str, others: Mapping[str, Results] | None = None) -> str:
-    """The card of one released checkpoint.
+@dataclass(frozen=True)
+class Release:
+    """How a trained network is offered.
 
     Args:
-        release: Name of the release, ``architecture.tag``.
-        results: Content of its ``results.json``.
-        template: Text with ``$field`` places.
+        name: What the card calls it: a packaged checkpoint's ``architecture.tag``, or a repository's name.
+        source: What loads it: a packaged name, or "hf-hub:org/name"; the name by default.
+        license: The weights' licence, as the Hub spells it.
+        figures: Paths of pictures, as the card is to write them; those named in `CAPTIONS` are shown.
+    """
+
+    name: str
+    source: str = ""
+    license: str = "apache-2.0"
+    figures: tuple[str, ...] = ()
+
+
+def template() -> str:
+    """The text of ``model_cards/template.md``, which wheels have in this package."""
+    return (IN_PACKAGE if IN_PACKAGE.is_file() else IN_REPOSITORY).read_text(encoding="utf-8")
+
+
+def card(release: Release, results: Results, text: str, others: Mapping[str, Results] | None = None) -> str:
+    """The card of one trained network.
+
+    Args:
+        release: How it is offered.
+        results: Content of its ``results.json``; figures are of the test images, or of the held-out ones without them.
+        text: Template with ``$field`` places.
         others: Results by name, of runs that are not released; the card names the peers among them.
 
     Returns:
@@ -56,131 +64,58 @@ def card(release: str, results: Results, template: str, others: Mapping[str, Res
         ValueError: If the results lack a field that the card states.
     """
     try:
-        body = Template(template).substitute(_fields(release, results, others or {}))
+        fields = template_fields(release.name, release.source or release.name, results, others or {})
+        body = Template(text).substitute(fields, pictures="\n".join(_pictures(release.figures)))
         return f"---\n{metadata(release, results).to_yaml()}\n---\n\n{body}"
     except (KeyError, TypeError) as error:
-        raise ValueError(incomplete(release, error)) from error
+        raise ValueError(incomplete(release.name, error)) from error
 
 
-def metadata(release: str, results: Results) -> ModelCardData:
+def metadata(release: Release, results: Results) -> ModelCardData:
     """What the Hub shows and filters by.
 
     Args:
-        release: Name of the release.
+        release: How the network is offered.
         results: Content of its ``results.json``.
 
     Returns:
-        The metadata, with the overall accuracy as the model index's figure.
+        The metadata; the model index has the accuracy overall and in many, medium and few, and the calibration error.
     """
     known = DATA_SETS.get(results["data"])
-    accuracy = EvalResult(
-        task_type="image-classification",
-        dataset_type=known.hub if known else Path(results["data"]).name,
-        dataset_name=_data_name(results),
-        metric_type="accuracy",
-        metric_value=results["test"]["overall"],
-    )
+    method = [] if results["method"] == "osdtw" else [results["method"].replace("_", "-")]
     return ModelCardData(
-        license="apache-2.0",
+        license=release.license,
         library_name="timm",
         pipeline_tag="image-classification",
-        tags=["image-classification", "timm", "long-tailed-recognition", "arxiv:2605.24969"],
+        tags=["image-classification", "timm", "long-tailed-recognition", "osdtw", "arxiv:2605.24969", *method],
         datasets=[known.hub] if known else None,
-        model_name=release,
-        eval_results=[accuracy],
+        model_name=release.name,
+        eval_results=list(_eval_results(results)),
     )
 
 
-def _fields(release: str, results: Results, others: Mapping[str, Results]) -> dict[str, Any]:
-    """What the template's places are filled with."""
-    from osdtw_models.evaluation import FEW_BELOW, MANY_ABOVE, frequency_groups, task_names
-
-    counts, trained, plan = results["class_counts"], results["training_counts"], results["plan"]
-    known = DATA_SETS.get(results["data"])
-    blocks, size = _network(results["model"])
-    weights = plan["task_weights"]
-    groups = {name: len(classes) for name, classes in frequency_groups(counts).items()}
-    columns = ["overall", *task_names(len(weights)), "task_right", *GROUPS, "nll", "ece"]
-    return {
-        "name": release,
-        "architecture": results["model"],
-        "recipe": results["recipe"],
-        "size": size,
-        "blocks": blocks,
-        "parameters": f"{results['parameters']:,}",
-        "num_tasks": len(weights),
-        "data": results["data"] if known else Path(results["data"]).name,
-        "data_title": known.title if known else Path(results["data"]).name,
-        "data_name": _data_name(results),
-        "num_classes": len(counts),
-        "largest": max(counts),
-        "smallest": min(counts),
-        "images": f"{sum(counts):,}",
-        "groups": ", ".join(f"{groups[name]} {name}" for name in GROUPS),
-        "many_above": MANY_ABOVE,
-        "few_below": FEW_BELOW,
-        "training_images": f"{sum(trained):,}",
-        "holdout_images": f"{sum(counts) - sum(trained):,}",
-        "whole_classes": sum(a == b for a, b in zip(counts, trained, strict=True)),
-        "test_images": f"{results['test_images']:,}",
-        "results": "\n".join(
-            [
-                row([header(column) for column in columns]),
-                "|" + "---|" * len(columns),
-                row([figure(results["test"][column], "" if column == "nll" else " %") for column in columns]),
-            ]
-        ),
-        "peers": " ".join(_peers(results, others)) or "No other method was run at the same passes on the same images.",
-        "seed": results["seed"],
-        "passes": results["passes"],
-        "training_hours": f"{results['training_hours']:.2f}",
-        "hardware": hardware_words(results["hardware"]),
-        "versions": ", ".join(f"{library} {version}" for library, version in results["versions"].items()),
-        "date": results["date"],
-        "shared_depth": plan["shared_depth"],
-        "task_weights": ", ".join(f"{weight:.3f}" for weight in weights),
-        "plan_source": _plan_source(plan["source"]),
-        "citation": known.citation if known else "",
-        "data_note": known.note if known else "The data are the trainer's own.",
-    }
-
-
-def _peers(results: Results, others: Mapping[str, Results]) -> Iterator[str]:
-    """A sentence for each run of another method on the same images, with the same network and as many passes."""
-    same = ("model", "data", "imbalance_factor", "seed", "passes", "class_counts", "training_counts")
-    for _, other in sorted(others.items()):
-        if other["method"] != results["method"] and all(other[key] == results[key] for key in same):
-            shown = ("overall", *GROUPS, "ece")
-            figures = ", ".join(f"{header(key)} {figure(other['test'][key], ' %')}" for key in shown)
-            yield (
-                f"On the same images and at the same passes, {METHODS[other['method']]} reaches {figures} "
-                f"(`osdtw-train {other['recipe']}`)."
+def _eval_results(results: Results) -> Iterator[EvalResult]:
+    """The figures of the model index; a group without classes has none."""
+    known, factor = DATA_SETS.get(results["data"]), results["imbalance_factor"]
+    split, figures = figures_of(results)
+    names = {"overall": "Accuracy", **{group: f"Accuracy, {group}" for group in GROUPS}}
+    for key, name in {**names, "ece": "Expected calibration error"}.items():
+        if figures[key] is not None:
+            yield EvalResult(
+                task_type="image-classification",
+                dataset_type=known.hub if known else Path(results["data"]).name,
+                dataset_name=data_name(results),
+                dataset_split=split,
+                dataset_args=None if factor is None else {"imbalance_factor": factor},
+                metric_type="ece" if key == "ece" else "accuracy",
+                metric_name=name,
+                metric_value=round(figures[key], 2),
             )
 
 
-def _network(architecture: str) -> tuple[int, str]:
-    """Number of blocks and image size of an architecture."""
-    import timm
-
-    from osdtw_models import OsdtwNet, create_model
-
-    if not timm.is_model(architecture):
-        raise ValueError(f"The results name the network {architecture!r}, which this version does not have.")
-    network = create_model(architecture)
-    assert isinstance(network, OsdtwNet)
-    _, height, width = network.pretrained_cfg["input_size"]
-    return network.num_blocks, f"{height}x{width}"
-
-
-def _plan_source(source: str) -> str:
-    """Where a plan comes from, in words."""
-    if source not in PLANS:
-        raise ValueError(f"The plan's source is {source!r}; a card can state {', '.join(map(repr, PLANS))}.")
-    return PLANS[source]
-
-
-def _data_name(results: Results) -> str:
-    """The data in words; of a folder only its name, its path is the user's own."""
-    known, factor = DATA_SETS.get(results["data"]), results["imbalance_factor"]
-    name = known.title if known else Path(results["data"]).name
-    return name if factor is None else f"{name}, imbalance factor {factor:g}"
+def _pictures(figures: tuple[str, ...]) -> Iterator[str]:
+    """Lines that show pictures, in the order of `CAPTIONS`."""
+    paths = {Path(path).name: path for path in figures}
+    for name, caption in CAPTIONS.items():
+        if name in paths:
+            yield f"![{caption}]({paths[name]})\n"

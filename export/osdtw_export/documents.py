@@ -1,7 +1,8 @@
 """Results files -> model cards and the README's table: every number in them comes from a ``results.json``.
 
 ``python -m osdtw_export.documents`` writes ``model_cards/<release>.md`` from ``model_cards/template.md`` for each
-released checkpoint, and the table between the two ``results`` marks of ``README.md`` from all committed results.
+released checkpoint, with the pictures in ``model_cards/<release>/``, and the table between the two ``results`` marks of
+``README.md`` from all committed results.
 ``--check`` writes nothing and fails if something would change.
 """
 
@@ -12,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from osdtw_export.card import card
+from osdtw_export.card import Release, card
 from osdtw_export.results import read
 from osdtw_export.table import between, table
 from osdtw_models.files import write_text
@@ -66,7 +67,8 @@ def render(root: Path) -> dict[Path, str]:
     documents = {readme: between(readme.read_text(encoding="utf-8"), table(releases, others))}
     text = template.read_text(encoding="utf-8")
     for release, results in sorted(releases.items()):
-        documents[template.with_name(f"{release}.md")] = card(release, results, text, others)
+        pictures = tuple(f"{release}/{path.name}" for path in template.with_name(release).glob("*.png"))
+        documents[template.with_name(f"{release}.md")] = card(Release(release, figures=pictures), results, text, others)
     return documents
 
 

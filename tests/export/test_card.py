@@ -5,20 +5,26 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
-from osdtw_export.card import PLANS, card
+from card_pictures import pictures
+from osdtw_export.card import CAPTIONS, Release, card, template
+from osdtw_export.card_fields import PLANS
 from osdtw_export.documents import main, render
+from osdtw_export.results import METHODS
 from osdtw_export.table import table
 from osdtw_training import planning
+from osdtw_training.figures import save
 from osdtw_training.recipe import Recipe
 
 ROOT = Path(__file__).parents[2]
 TEMPLATE = (ROOT / "model_cards" / "template.md").read_text(encoding="utf-8")
-RELEASE = "osdtw_resnet32.tag"
+RELEASE = Release("osdtw_resnet32.tag")
 FIGURES = "overall head tail task_right many medium few nll ece".split()
 
 
@@ -106,30 +112,47 @@ def test_metadata_is_what_the_hub_reads():
     assert shown.pipeline_tag == "image-classification"
     assert shown.datasets == ["uoft-cs/cifar100"]
     assert {"timm", "long-tailed-recognition"} <= set(shown.tags)
-    assert shown.model_name == RELEASE
-    (accuracy,) = shown.eval_results
-    assert (accuracy.metric_type, accuracy.metric_value) == ("accuracy", 40.0)
-    assert accuracy.dataset_type == "uoft-cs/cifar100"
+    assert shown.model_name == RELEASE.name
+    figures = {result.metric_name: (result.metric_type, result.metric_value) for result in shown.eval_results}
+    assert figures["Accuracy"] == ("accuracy", 40.0)
+    assert figures["Accuracy, few"] == ("accuracy", round(results()["test"]["few"], 2))
+    assert figures["Expected calibration error"] == ("ece", round(results()["test"]["ece"], 2))
+    assert len(figures) == 5
+    for result in shown.eval_results:
+        assert (result.task_type, result.dataset_type) == ("image-classification", "uoft-cs/cifar100")
+        assert (result.dataset_split, result.dataset_args) == ("test", {"imbalance_factor": 100.0})
 
 
 def test_card_states_plan_counts_and_cost():
     text = card(RELEASE, results(), TEMPLATE)
     assert "share 11 of 16 blocks" in text
-    assert "0.250, 0.750; found by the search; the level of its proxy is not calibrated yet" in text
-    assert "3 classes with 900 to 4 images, 944 in all (1 many, 1 medium, 1 few)" in text
-    assert "Held out: 47 of them, never trained on; 1 classes" in text
+    assert "11 of 16 blocks shared, task weights 0.250, 0.750: found by the search." in text
+    assert "3 classes with 900 to 4 images, 944 in all" in text
+    assert "| few | fewer than 20 | 1 | 4 |" in text
+    assert "Held out: 47 of them, never trained on; 1 classes gave none. Trained on the other 897." in text
     assert "61 passes" in text
     assert "0.53 hours" in text
     assert "a processor, 1 thread, cpu" in text
     assert "osdtw-train some_recipe\n" in text
-    assert f"osdtw-eval {RELEASE} --data cifar100\n" in text
+    assert f"osdtw-eval {RELEASE.name} --data cifar100\n" in text
 
 
 @given(name=st.sampled_from(FIGURES), value=st.floats(0, 100))
 def test_every_figure_is_stated_with_two_digits(name, value):
     changed = results(test={**results()["test"], name: value})
-    row = next(line for line in card(RELEASE, changed, TEMPLATE).splitlines() if line.startswith("| ") and "%" in line)
-    assert row.split("|")[1 + FIGURES.index(name)].strip(" %") == f"{value:.2f}"
+    text = card(RELEASE, changed, TEMPLATE).partition("## Results")[2]
+    before = {
+        "overall": r"\| overall \| any \| 3 \| 944 \| ",
+        "head": "By task: head ",
+        "tail": "By task: head [^,]*, tail ",
+        "task_right": "into the right task for ",
+        "many": r"\| many \| more than 100 \| 1 \| 900 \| ",
+        "medium": r"\| medium \| 20 to 100 \| 1 \| 40 \| ",
+        "few": r"\| few \| fewer than 20 \| 1 \| 4 \| ",
+        "nll": "negative log-likelihood ",
+        "ece": r"Calibration error \(ECE\) ",
+    }[name]
+    assert re.search(f"{before}{value:.2f}{' nats' if name == 'nll' else ' %'}", text)
 
 
 @pytest.mark.parametrize("path", STATED, ids=".".join)
@@ -139,7 +162,7 @@ def test_another_value_makes_another_card(path):
 
 @pytest.mark.parametrize("path", [path for path in STATED if path[0] != "versions"], ids=".".join)
 def test_a_missing_field_is_named_in_one_sentence(path):
-    with pytest.raises(ValueError, match=rf"^The results of {RELEASE} lack '{path[-1]}'; [^.]*\.$"):
+    with pytest.raises(ValueError, match=rf"^The results of {RELEASE.name} lack '{path[-1]}'; [^.]*\.$"):
         card(RELEASE, with_leaf(path, None), TEMPLATE)
 
 
@@ -148,14 +171,19 @@ def test_every_source_that_planning_writes_can_be_stated():
     assert {planning._source(Recipe(**fixed)) for fixed in given} | {"recipe"} == PLANS.keys()
     for source, words in PLANS.items():
         plan = {**results()["plan"], "source": source}
-        assert words in card(RELEASE, results(plan=plan), TEMPLATE)
-        assert ("not calibrated" in words) == ("search" in source)
+        text = card(RELEASE, results(plan=plan), TEMPLATE)
+        assert words in text
+        assert ("not calibrated" in text) == source.startswith("search")
+        plan |= {"level_calibrated": True, "why": "A reason."}
+        text = card(RELEASE, results(plan=plan), TEMPLATE)
+        assert "not calibrated" not in text
+        assert ("A reason." in text) == source.startswith("search")
     with pytest.raises(ValueError, match="source is 'guess'"):
         card(RELEASE, results(plan={**results()["plan"], "source": "guess"}), TEMPLATE)
 
 
 def test_table_follows_the_results():
-    text = table({RELEASE: results()}, {"peer": peer(test={**results()["test"], "few": 77.77})})
+    text = table({RELEASE.name: results()}, {"peer": peer(test={**results()["test"], "few": 77.77})})
     head, _, released, compared, *_ = text.splitlines()
     assert all(len(row.split("|")) == len(head.split("|")) for row in (released, compared))
     assert "OSDTW (released)" in released
@@ -186,7 +214,7 @@ def test_an_absent_group_and_more_tasks_are_no_errors():
     plan = {"source": "recipe", "shared_depth": 5, "task_weights": [0.2, 0.3, 0.5]}
     text = card(RELEASE, results(test=three, plan=plan), TEMPLATE)
     assert "33.33 %" in text
-    assert "3\ntasks" in text
+    assert "3 tasks" in text
     assert "calibrated" not in text
 
 
@@ -195,6 +223,64 @@ def test_a_users_path_stays_out_of_the_documents():
     text = card(RELEASE, own, TEMPLATE)
     assert "someone" not in text
     assert "Trained on birds." in text
+
+
+def test_a_users_run_is_carded_as_what_it_is():
+    """A folder without a test set, a peer's method, a repository of the user's own."""
+    reliability = {"images": [3, 4], "confidence": [40.0, 90.0], "accuracy": [33.33, 100.0]}
+    before = {"ece": 12.34, "nll": 1.23}
+    own = peer(
+        data="birds",
+        imbalance_factor=None,
+        blocks=8,
+        image_size=[96, 64],
+        holdout={**results()["test"], "few": None, "breakdown": {"reliability": reliability}},
+        calibration={"images": 7, "tasks": [], "before": {"holdout": before}},
+        epoch_taken={"stage": "train", "epochs": 5, "of": 9, "metric": "balanced_acc", "value": 50.0},
+    )
+    del own["test"]
+    release = Release("birds", source="hf-hub:someone/birds", license="cc-by-4.0", figures=("reliability.png", "x.png"))
+    text = card(release, own, template())
+    assert "trained with balanced softmax for 3 classes" in text
+    assert "96x64" in text
+    assert "On the held-out images (7; there is no test set" in text
+    assert 'timm.create_model("hf-hub:someone/birds", pretrained=True)' in text
+    assert "osdtw-predict --model hf-hub:someone/birds" in text
+    assert "were fitted on 7 held-out images (before: 12.34 %, 1.23 nats)" in text
+    assert "after epoch 5 of 9 of stage train, the best by balanced_acc" in text
+    assert f"None: {METHODS['balanced_softmax']} divides nothing into tasks." in text
+    assert "osdtw-train peer --data birds\n" in text
+    assert f"![{CAPTIONS['reliability.png']}](reliability.png)" in text
+    assert "x.png" not in text
+    shown = ModelCard(text).data
+    assert (shown.license, shown.datasets) == ("cc-by-4.0", None)
+    assert "Accuracy, few" not in {result.metric_name for result in shown.eval_results}
+    assert {result.dataset_split for result in shown.eval_results} == {"holdout"}
+
+
+def test_costs_that_newer_runs_write_down_are_stated():
+    text = card(RELEASE, results(training_passes={"joint": 4.5, "refit": 0.25}, inference_ratio=1.375), TEMPLATE)
+    assert "statistics counted: 4.8 passes" in text
+    assert "1.38 times the plain backbone's" in text
+    assert "None of them was held out." in card(RELEASE, results(training_counts=[900, 40, 4]), TEMPLATE)
+
+
+def test_cards_show_the_pictures_that_their_results_draw(tmp_path):
+    """Compared as pixels and not as bytes: fonts may be drawn a little differently elsewhere."""
+    for path, figure in pictures():
+        drawn, kept = (
+            np.asarray(Image.open(file).convert("RGB"), dtype=float)
+            for file in (save(figure, tmp_path / path.name), path)
+        )
+        assert drawn.shape == kept.shape
+        assert np.abs(drawn - kept).mean() < 2, f"{path} is old; run python benchmarks/card_pictures.py"
+        shown = path.parent.with_name(f"{path.parent.name}.md").read_text(encoding="utf-8")
+        assert f"]({path.parent.name}/{path.name})" in shown
+
+
+def test_every_captioned_picture_is_one_that_runs_draw():
+    source = (ROOT / "training" / "osdtw_training" / "figures.py").read_text(encoding="utf-8")
+    assert set(re.findall(r'"(\w+\.png)"', source)) == CAPTIONS.keys()
 
 
 def test_the_door_writes_once_and_checks(tmp_path, capsys):
@@ -209,14 +295,14 @@ def test_the_door_writes_once_and_checks(tmp_path, capsys):
     assert main([str(tmp_path)]) == 2
     assert "followed by" in capsys.readouterr().err
     readme.write_text("before <!-- results --> old <!-- /results --> after")
-    release = tmp_path / "osdtw_models" / "weights" / RELEASE
+    release = tmp_path / "osdtw_models" / "weights" / RELEASE.name
     release.mkdir(parents=True)
     (release / "results.json").write_text("{")
     assert main([str(tmp_path)]) == 2
     assert "is not JSON" in capsys.readouterr().err
     (release / "results.json").write_text(json.dumps(results()))
     assert main([str(tmp_path), "--check"]) == 1
-    assert not (tmp_path / "model_cards" / f"{RELEASE}.md").exists()
+    assert not (tmp_path / "model_cards" / f"{RELEASE.name}.md").exists()
     assert main([str(tmp_path)]) == 0
     assert main([str(tmp_path), "--check"]) == 0
     text = readme.read_text(encoding="utf-8")

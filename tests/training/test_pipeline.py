@@ -54,7 +54,9 @@ def test_the_results_have_every_number_and_what_it_depends_on(finished, tiny):
     results = json.loads((finished.folder / "results.json").read_text())
     assert results == json.loads(json.dumps(finished.results))
     plan = json.loads((finished.folder / "plan.json").read_text())
-    assert results["plan"] == {key: plan[key] for key in ("source", "shared_depth", "task_weights")}
+    stated = ("source", "shared_depth", "task_weights", "level_calibrated", "why")
+    assert results["plan"] == {key: plan[key] for key in stated}
+    assert (results["blocks"], results["image_size"]) == (finished.network.num_blocks, [16, 16])
     assert (results["method"], results["model"], results["seed"]) == ("osdtw", "osdtw_resnet14", 0)
     assert results["passes"] == tiny().passes() == 14
     assert results["parameters"] == sum(p.numel() for p in finished.network.parameters())

@@ -5,7 +5,7 @@ They are as wide as a phone, so that their text can be read there; on a larger s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from osdtw_training.runs import Run
 from osdtw_training.search import error_terms, weight_grid
 from osdtw_training.terms import Terms
 
-SIZE = (4.4, 3.2)  # inches; at 200 dots an inch sharp on a phone and below 100 kB
+SIZE, DPI = (4.4, 3.2), 200  # inches, dots an inch: sharp on a phone and below 100 kB
 NAMED = 20  # classes whose names fit beside a picture
 CELLS = 200  # rows of a confusion matrix at most; of more classes neighbours in size share one
 COLOURS = {"encoder variance": "#4477aa", "encoder bias": "#ee6677", "decoder variance": "#ccbb44"}
@@ -52,12 +52,7 @@ def _draw(run: Run) -> list[Path]:
         drawn.append(_save(learning_curves(run.metrics()), run, "learning_curves.png"))
     if (run.folder / "results.json").is_file():
         results = run.read_json("results.json")
-        split = "test" if "test" in results else "holdout"
-        if split in results:
-            drawn.append(_save(class_accuracy(results, split), run, "class_accuracy.png"))
-        if "breakdown" in results.get(split, {}):
-            drawn.append(_save(reliability(results, split), run, "reliability.png"))
-            drawn.append(_save(group_confusion(results[split]["breakdown"]), run, "group_confusion.png"))
+        drawn += [_save(figure, run, name) for name, figure in of_results(results)]
         if (confusion := read_confusion(run.folder)) is not None:
             names = run.read_json("config.json")["label_names"]
             picture = class_confusion(confusion, results["class_counts"], names)
@@ -71,6 +66,16 @@ def _draw(run: Run) -> list[Path]:
         if len(plan["task_weights"]) == 2:
             drawn.append(_save(heat_map(terms, plan), run, "proxy_map.png"))
     return drawn
+
+
+def of_results(results: dict[str, Any]) -> Iterator[tuple[str, Figure]]:
+    """The pictures of a results file, with their file names."""
+    split = "test" if "test" in results else "holdout"
+    if split in results:
+        yield "class_accuracy.png", class_accuracy(results, split)
+    if "breakdown" in results.get(split, {}):
+        yield "reliability.png", reliability(results, split)
+        yield "group_confusion.png", group_confusion(results[split]["breakdown"])
 
 
 def learning_curves(rows: list[dict[str, Any]]) -> Figure:
@@ -217,6 +222,10 @@ def _plain(name: str) -> str:
 
 
 def _save(figure: Figure, run: Run, name: str) -> Path:
-    path = run.folder / name
-    write_whole(path, lambda new: figure.savefig(new, format="png", dpi=200))
+    return save(figure, run.folder / name)
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Write a picture as PNG; returns its path."""
+    write_whole(path, lambda new: figure.savefig(new, format="png", dpi=DPI))
     return path

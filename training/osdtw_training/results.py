@@ -21,6 +21,8 @@ from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 from osdtw_training.selection import epoch_taken
 
+PLAN = ("source", "shared_depth", "task_weights", "level_calibrated", "why")
+
 
 def evaluate(
     recipe: Recipe,
@@ -57,6 +59,8 @@ def evaluate(
         "inference_ratio": round(cost(network)["multiply_adds"]["total"] / plain, 4),
         "training_hours": round(seconds / 3600, 3),
         "parameters": sum(parameter.numel() for parameter in network.parameters()),
+        "blocks": network.num_blocks,
+        "image_size": list(network.pretrained_cfg["input_size"][1:]),
         **origin,
         "class_counts": data.group_counts,
         "training_counts": data.counts,
@@ -66,7 +70,7 @@ def evaluate(
     }
     if recipe.method == "osdtw":
         plan = run.read_json("plan.json")
-        results["plan"] = {key: plan[key] for key in ("source", "shared_depth", "task_weights")}
+        results["plan"] = {key: plan[key] for key in PLAN if key in plan}  # a given plan has no reason
     results.update(epoch_taken(recipe, run))
     sets = {"test": data.test, "holdout": data.holdout}
     there = {split: images for split, images in sets.items() if images is not None and len(images)}
