@@ -4,7 +4,8 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all check demo picture wheel clean
+
+.PHONY: help setup test test-all check docs demo picture wheel clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -13,7 +14,7 @@ setup: $(INSTALLED) ## Create .venv with everything, in the tested versions
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[training,export,dev]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[training,export,dev,docs]'
 	touch $@
 
 # Tests are small and many: one thread each is fastest, and none may need the network.
@@ -30,6 +31,10 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: export HF_HUB_OFFLINE = 1
+docs: setup ## Build the documentation into build/site; warnings are errors
+	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/site
 
 demo: setup ## Train, search, evaluate and export a small network
 	$(BIN)/python -m osdtw_training.demo

@@ -4,10 +4,14 @@ import configparser
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
+
+import osdtw_models
 
 ROOT = Path(__file__).parents[1]
 HOMES = [ROOT / "osdtw_models", ROOT / "training" / "osdtw_training", ROOT / "export" / "osdtw_export"]
@@ -55,3 +59,21 @@ def test_commands_start_without_extras(wheel):
     code = f"import sys; sys.modules.update(dict.fromkeys({OF_EXTRAS}))\n"  # None: importing it is an error
     code += "".join(f"import {module}; assert callable({module}.{function})\n" for module, function in doors)
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_citation_is_of_this_version_and_names_the_paper():
+    """Required fields of the Citation File Format 1.2.0, and the ones that this project states."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert cited.keys() >= {"cff-version", "message", "title", "authors"}
+    assert (cited["cff-version"], cited["type"]) == ("1.2.0", "software")
+    assert str(cited["version"]) == osdtw_models.__version__
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert cited["license"] == project["license"]
+    assert cited["authors"] == [{"name": "The OSDTW developers"}]  # an entity
+    (paper,) = cited["references"]
+    assert paper.keys() >= {"type", "title", "authors"}
+    assert paper["identifiers"] == [{"type": "other", "value": "arXiv:2605.24969"}]
+    template = (ROOT / "model_cards" / "template.md").read_text(encoding="utf-8")
+    assert paper["title"] in template
+    assert cited["title"] in template
+    assert " and ".join(f"{a['given-names']} {a['family-names']}" for a in paper["authors"]) in template

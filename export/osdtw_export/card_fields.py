@@ -60,7 +60,7 @@ def template_fields(name: str, source: str, results: Results, others: Mapping[st
         "cost": _cost(results),
         "origin": _origin(results),
         "passes": results["passes"],
-        "citation": known.citation if known else "",
+        "citation": f"Data: {known.citation}" if known else "The data are unpublished.",
         "data_note": known.note if known else "The data are the trainer's own; nobody else has seen them.",
     }
 
