@@ -34,7 +34,7 @@ check: setup
 
 docs: export HF_HUB_OFFLINE = 1
 docs: setup ## Build the documentation into build/site; warnings are errors
-	$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/site
+	$(BIN)/python -m sphinx -E -q -W --keep-going -d build/doctrees docs build/site
 
 demo: setup ## Train, search, evaluate and export a small network
 	$(BIN)/python -m osdtw_training.demo

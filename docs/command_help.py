@@ -33,9 +33,9 @@ def helps() -> dict[str, str]:
 
 
 def _help(command: str, module: str, function: str) -> str:
-    """What a command prints when it is asked for help, 100 columns wide and without colours."""
+    """What a command prints when it is asked for help, 90 columns wide and without colours."""
     out = io.StringIO()
-    plain = patch.dict(os.environ, COLUMNS="100", NO_COLOR="1")
+    plain = patch.dict(os.environ, COLUMNS="90", NO_COLOR="1")
     with plain, contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
         getattr(import_module(module), function)(["--help"])
     if not out.getvalue().strip():

@@ -38,7 +38,7 @@ def wheel(dist):
 
 def test_wheel_holds_the_three_packages_and_nothing_else(wheel):
     expected = {str(path.relative_to(home.parent)) for home in HOMES for path in files(home)}
-    card = "osdtw_export/model_card.md"  # model_cards/template.md, for whoever publishes a run
+    card = "osdtw_export/card_template.md"  # model_cards/template.md, for whoever publishes a run
     assert {name for name in wheel.namelist() if ".dist-info/" not in name} == expected | {card}
     assert wheel.read(card) == (ROOT / "model_cards" / "template.md").read_bytes()
 

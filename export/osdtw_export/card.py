@@ -22,7 +22,7 @@ CAPTIONS = {
     "proxy_map.png": "The proxy over depth and task weights, and the plan",
     "learning_curves.png": "Training loss, stage by stage",
 }
-IN_PACKAGE = Path(__file__).with_name("model_card.md")  # where a wheel holds the template
+IN_PACKAGE = Path(__file__).with_name("card_template.md")  # where a wheel holds the template
 IN_REPOSITORY = Path(__file__).parents[2] / "model_cards" / "template.md"
 
 
@@ -55,7 +55,8 @@ def card(release: Release, results: Results, text: str, others: Mapping[str, Res
         release: How it is offered.
         results: Content of its ``results.json``; figures are of the test images, or of the held-out ones without them.
         text: Template with ``$field`` places.
-        others: Results by name, of runs that are not released; the card names the peers among them.
+        others: Results by name, of the runs that this one was compared with; the card names the peers among them.
+            None for a run outside of any study.
 
     Returns:
         The card: the Hub's metadata, then the filled template.
@@ -64,7 +65,7 @@ def card(release: Release, results: Results, text: str, others: Mapping[str, Res
         ValueError: If the results lack a field that the card states.
     """
     try:
-        fields = template_fields(release.name, release.source or release.name, results, others or {})
+        fields = template_fields(release.name, release.source or release.name, results, others)
         body = Template(text).substitute(fields, pictures="\n".join(_pictures(release.figures)))
         return f"---\n{metadata(release, results).to_yaml()}\n---\n\n{body}"
     except (KeyError, TypeError) as error:

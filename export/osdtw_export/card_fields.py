@@ -15,18 +15,19 @@ PLANS = {
     "search, weights given": "the depth found by the search at the recipe's weights",
     "recipe": "given by the recipe, not searched",
 }
+NO_PEERS = "No other method was run at the same passes on the same images."
 LEAST = "Of all plans looked at, this one has the least sum of encoder variance, encoder bias and decoder variance."
 LEVEL = "The level of the search's proxy was not calibrated by replicates, which favours sharing."
 
 
-def template_fields(name: str, source: str, results: Results, others: Mapping[str, Results]) -> dict[str, Any]:
+def template_fields(name: str, source: str, results: Results, others: Mapping[str, Results] | None) -> dict[str, Any]:
     """What the template's places are filled with.
 
     Args:
         name: What the card calls the network.
         source: What loads it.
         results: Content of its ``results.json``.
-        others: Results by name, of runs that the card may name as peers.
+        others: Results by name, of runs that the card may name as peers; None for a run outside of any study.
 
     Returns:
         Texts by the name of their place.
@@ -51,10 +52,10 @@ def template_fields(name: str, source: str, results: Results, others: Mapping[st
         "images": f"{sum(counts):,}",
         "held_out": _held_out(counts, trained),
         "looked_at": _looked_at(results),
-        "groups": "\n".join(_group_table(results)),
+        "groups": results_table(results),
         "tasks": _task_figures(results, figures),
         "calibration": _calibration(results, figures),
-        "peers": " ".join(_peers(results, others)) or "No other method was run at the same passes on the same images.",
+        "peers": "" if others is None else " ".join(_peers(results, others)) or NO_PEERS,
         "epoch": _epoch(results),
         "plan": _plan(results, blocks),
         "cost": _cost(results),
@@ -131,18 +132,25 @@ def _held_out(counts: list[int], trained: list[int]) -> str:
     )
 
 
-def _group_table(results: Results) -> Iterator[str]:
-    """Accuracy by class frequency, with how many classes and images stand behind each figure."""
+def results_table(results: Results) -> str:
+    """Accuracy by class frequency, with how many classes and images stand behind each figure.
+
+    Args:
+        results: Content of a ``results.json``.
+
+    Returns:
+        A table in Markdown.
+    """
     from osdtw_models.evaluation import FEW_BELOW, MANY_ABOVE, frequency_groups
 
     counts, (_, figures) = results["class_counts"], figures_of(results)
     sizes = (f"more than {MANY_ABOVE}", f"{FEW_BELOW} to {MANY_ABOVE}", f"fewer than {FEW_BELOW}")
-    yield row(["group", "images of a class", "classes", "images", "accuracy"])
-    yield "|" + "---|" * 5
-    yield row(["overall", "any", str(len(counts)), f"{sum(counts):,}", figure(figures["overall"], " %")])
+    lines = [row(["group", "images of a class", "classes", "images", "accuracy"]), "|" + "---|" * 5]
+    lines.append(row(["overall", "any", str(len(counts)), f"{sum(counts):,}", figure(figures["overall"], " %")]))
     for size, (name, classes) in zip(sizes, frequency_groups(counts).items(), strict=True):
         images = f"{sum(counts[c] for c in classes):,}"
-        yield row([name, size, str(len(classes)), images, figure(figures[name], " %")])
+        lines.append(row([name, size, str(len(classes)), images, figure(figures[name], " %")]))
+    return "\n".join(lines)
 
 
 def _task_figures(results: Results, figures: dict[str, Any]) -> str:

@@ -203,6 +203,7 @@ def test_a_card_names_its_peers_and_no_others():
     assert "balanced softmax reaches overall 77.77 %" in text
     assert text.count("`osdtw-train peer`") == 1
     assert "No other method was run" in card(RELEASE, results(), TEMPLATE, {"short": peer(passes=9)})
+    assert "No other method was run" not in card(RELEASE, results(), TEMPLATE)
 
 
 def test_an_absent_group_and_more_tasks_are_no_errors():
