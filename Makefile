@@ -4,7 +4,6 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-
 .PHONY: help setup test test-all check docs demo picture wheel clean
 
 help: ## Show this list
