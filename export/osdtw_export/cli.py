@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osdtw_export.door import DEFAULT_SOURCE, run_door
+from osdtw_export.door import DEFAULT_SOURCE, on_hub, run_door, source_name
 from osdtw_export.options import chosen_variant, export_parser
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ def _export(options: argparse.Namespace) -> None:
     if source is None:
         source = DEFAULT_SOURCE
         print(f"No SOURCE given: exporting the packaged {source} with its pretrained weights.")
-    name = _name(source)
+    name = source_name(source)
     model = load_model(source)
     # A folder's path tells about the user's machine: only its name goes into the file.
-    origin = source if _on_hub(source) else name
+    origin = source if on_hub(source) else name
     described = describe(model, origin)
     print(f"Source   {source}", *network_lines(described, model.num_blocks), sep="\n", flush=True)
     data = read_data(described, options.data, options.data_dir) if options.data else None
@@ -90,17 +90,6 @@ def _beside(options: argparse.Namespace, name: str, metadata: Metadata) -> list[
 
         return [write_triton(options.triton, name, metadata, options.instances)]
     return []
-
-
-def _name(source: str) -> str:
-    """Short name of a source: the last part of its path, without a Hub revision."""
-    if _on_hub(source):
-        return source.partition("@")[0].rpartition("/")[2]
-    return Path(source).expanduser().resolve().name
-
-
-def _on_hub(source: str) -> bool:
-    return source.startswith(("hf-hub:", "hf_hub:"))
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 DEFAULT_SOURCE = "osdtw_resnet32"
@@ -20,6 +21,18 @@ def run_door(parser: Parser, act: Callable[[argparse.Namespace], None], argv: li
     from osdtw_models import doors
 
     return doors.run_door(parser.prog, lambda _: act(options), argv)
+
+
+def source_name(source: str) -> str:
+    """Short name of a source: the last part of its path, without a Hub revision."""
+    if on_hub(source):
+        return source.partition("@")[0].rpartition("/")[2]
+    return Path(source).expanduser().resolve().name
+
+
+def on_hub(source: str) -> bool:
+    """Whether a source is a repository on the Hugging Face Hub."""
+    return source.startswith(("hf-hub:", "hf_hub:"))
 
 
 class Parser(argparse.ArgumentParser):

@@ -10,6 +10,7 @@ from timm.models import save_for_hf
 
 from osdtw_export import cli
 from osdtw_export.cli import main
+from osdtw_export.door import source_name
 from osdtw_export.runtime import OnnxClassifier
 from osdtw_models import doors, load
 
@@ -92,7 +93,7 @@ def test_a_batch_must_be_a_number_of_images(capsys, batch):
     ],
 )
 def test_the_file_is_named_after_its_source(source, name):
-    assert cli._name(source) == name
+    assert source_name(source) == name
 
 
 def test_help_teaches_and_needs_no_torch():
