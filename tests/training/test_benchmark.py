@@ -101,16 +101,64 @@ def test_the_committed_table_is_that_of_the_committed_results_at_one_budget():
     assert (benchmarks / "cifar100_lt.md").read_text() == page(title, entries, results, ["cifar100_lt.png"])
     assert (benchmarks / "cifar100_lt.png").is_file()
     assert not unexplained(entries, results)
-    assert results.keys() <= {entry.name for entry in entries}
-    for entry in entries:
-        if entry.name in results:
-            assert results[entry.name]["command"] == entry.command
-            assert sum(results[entry.name]["training_passes"].values()) == pytest.approx(40, rel=0.05)
+    runs = {run.name: run for entry in entries for run in entry.runs()}
+    assert results.keys() <= runs.keys()
+    for name, found in results.items():
+        assert found["command"] == runs[name].command
+        assert f"--seed {found['seed']}" in found["command"] or not found["seed"]
+        assert sum(found["training_passes"].values()) == pytest.approx(40, rel=0.05)
+
+
+def made(method, overall, seed):
+    """A results file, but for its numbers that of cross-entropy."""
+    folder = Path(__file__).parents[2] / "benchmarks" / "results" / "cifar100_lt"
+    found = json.loads((folder / "cross_entropy.json").read_text())
+    return {**found, "method": method, "seed": seed, "test": {**found["test"], "overall": overall}}
+
+
+def test_a_run_of_several_seeds_is_one_row_of_means(tmp_path):
+    text = (
+        "[[run]]\nname = 'base'\nrecipe = 'r'\nseeds = [0, 2]\n[[run]]\nname = 'ours'\nrecipe = 'r'\nseeds = [0, 2]\n"
+    )
+    (tmp_path / "list.toml").write_text(text + "begin_with = 'base'\n")
+    _, entries = read_list(tmp_path / "list.toml")
+    runs = [run for entry in entries for run in entry.runs()]
+    assert [(run.name, run.command, run.begin_with) for run in runs] == [
+        ("base", "osdtw-train r", None),
+        ("base_seed2", "osdtw-train r --seed 2", None),
+        ("ours", "osdtw-train r", "base"),
+        ("ours_seed2", "osdtw-train r --seed 2", "base_seed2"),
+    ]
+    results = {
+        "base": made("cross_entropy", 30.0, 0),
+        "base_seed2": made("cross_entropy", 32.0, 2),
+        "ours": made("osdtw", 36.0, 0),
+        "ours_seed2": made("osdtw", 33.0, 2),
+    }
+    lines = page("", entries, results, []).splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line.startswith("| ")]
+    assert [(row[0], row[1], row[8], row[12]) for row in rows[1:]] == [
+        ("osdtw", "34.50 ± 2.12", "+3.50", "0, 2"),  # sqrt(2 * 1.5^2) and sqrt(2 * 1^2)
+        ("cross_entropy", "31.00 ± 1.41", "+0.00", "0, 2"),
+    ]
+    del results["ours"], results["base_seed2"]
+    said = page("", entries, results, [])
+    assert "| 33.00 |" in said
+    assert "Not run yet: base_seed2, ours." in said
+
+
+@pytest.mark.parametrize("seeds", ["[]", "[1, 1]", "[-1]", "['a']", "[true]"])
+def test_seeds_are_different_numbers(tmp_path, seeds):
+    (tmp_path / "list.toml").write_text(f"[[run]]\nname = 'a'\nrecipe = 'r'\nseeds = {seeds}")
+    with pytest.raises(ValueError, match="not different numbers"):
+        read_list(tmp_path / "list.toml")
 
 
 def test_a_gain_under_half_of_the_published_needs_a_word():
     def entry(note):
         return Entry("peer", "recipe", published=(Published("a", 40, 44), Published("b", 38, 48)), note=note)
+
+    plain = Entry("plain", "recipe")
 
     def results(accuracy):
         return {
@@ -118,9 +166,9 @@ def test_a_gain_under_half_of_the_published_needs_a_word():
             "peer": {"method": "peer", "test": {"overall": accuracy}},
         }
 
-    assert unexplained([entry("")], results(31.9)) == ["peer"]  # half of the least, 4 points, is 2
-    assert unexplained([entry("")], results(32.0)) == []
-    assert unexplained([entry("because")], results(31.0)) == []
+    assert unexplained([plain, entry("")], results(31.9)) == ["peer"]  # half of the least, 4 points, is 2
+    assert unexplained([plain, entry("")], results(32.0)) == []
+    assert unexplained([plain, entry("because")], results(31.0)) == []
     assert unexplained([entry("")], {"peer": results(31.0)["peer"]}) == []  # nothing to count from
 
 

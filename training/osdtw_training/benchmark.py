@@ -55,7 +55,8 @@ def run_all(entries: Sequence[Entry], runs: Path, results: Path, words: Sequence
     Returns:
         Names of the runs that failed; their logs are in ``runs``.
     """
-    waiting = [entry for entry in entries if not (results / f"{entry.name}.json").is_file()]
+    every = [run for entry in entries for run in entry.runs()]
+    waiting = [run for run in every if not (results / f"{run.name}.json").is_file()]
     failed: list[str] = []
     while waiting:
         unfinished = {entry.name for entry in waiting}
@@ -143,7 +144,8 @@ def _main(argv: list[str]) -> None:
     write_text(target, page(title, listed, found, [picture.name for picture in pictures]))
     if failed:
         raise ValueError(f"{len(failed)} runs failed ({', '.join(failed)}); their logs are in {options.runs}.")
-    print(f"{len(found)} of {len(listed)} results in {results}, their table in {target}")
+    number = sum(len(entry.seeds) for entry in listed)
+    print(f"{len(found)} of {number} results in {results}, their table in {target}")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from osdtw_models.files import write_whole
 from osdtw_training.benchmark_list import Entry
-from osdtw_training.benchmark_table import by_accuracy, name_of
+from osdtw_training.benchmark_table import by_accuracy, mean, name_of
 
 GROUPS = {"many": "#4477aa", "medium": "#ccbb44", "few": "#ee6677"}
 OURS, THEIRS = "#aa3377", "#999999"
@@ -35,12 +35,12 @@ def draw(title: str, entries: Sequence[Entry], results: Mapping[str, dict[str, A
     accuracy, calibration = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     places = range(len(shown))
     for offset, (group, colour) in zip((-0.27, 0, 0.27), GROUPS.items(), strict=True):
-        values = [found["test"][group] or 0 for _, found in shown]
+        values = [mean(found, group) for _, found in shown]
         accuracy.barh([place + offset for place in places], values, 0.25, color=colour, label=group)
-    overall = [found["test"]["overall"] for _, found in shown]
+    overall = [mean(found, "overall") for _, found in shown]
     accuracy.plot(overall, places, "k|", markersize=17, markeredgewidth=2, label="overall")
-    colours = [OURS if found["method"] == "osdtw" else THEIRS for _, found in shown]
-    calibration.barh(places, [found["test"]["ece"] for _, found in shown], 0.6, color=colours)
+    colours = [OURS if found[0]["method"] == "osdtw" else THEIRS for _, found in shown]
+    calibration.barh(places, [mean(found, "ece") for _, found in shown], 0.6, color=colours)
     accuracy.set_yticks(places, [name_of(entry, found).partition(" (")[0] for entry, found in shown])
     accuracy.invert_yaxis()
     accuracy.set(xlabel="accuracy (%), more is better")

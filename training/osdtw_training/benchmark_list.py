@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Entry:
         title: What a table calls it; the method's name by default.
         published: What others report of the method.
         note: Why its gain is what it is, where that is far from what others report.
+        seeds: It is trained once with each, and its row is their mean.
     """
 
     name: str
@@ -49,6 +50,16 @@ class Entry:
     title: str = ""
     published: tuple[Published, ...] = ()
     note: str = ""
+    seeds: tuple[int, ...] = (0,)
+
+    def runs(self) -> list[Entry]:
+        """One entry per seed; the names of seed 0 are the entry's own."""
+        return [self if seed == 0 else self._of_seed(seed) for seed in self.seeds]
+
+    def _of_seed(self, seed: int) -> Entry:
+        begin = self.begin_with and f"{self.begin_with}_seed{seed}"
+        options = (*self.options, "--seed", str(seed))
+        return replace(self, name=f"{self.name}_seed{seed}", options=options, begin_with=begin, seeds=(seed,))
 
     @property
     def command(self) -> str:
@@ -77,12 +88,16 @@ def read_list(file: Path) -> tuple[str, list[Entry]]:
     for entry in entries:
         if entry.name in known:
             raise ValueError(f"{file}: the run {entry.name!r} is there twice.")
-        if entry.begin_with and entry.begin_with not in known:
-            raise ValueError(f"{file}: the run {entry.name!r} begins with {entry.begin_with!r}, which is not above it.")
-        known.add(entry.name)
+        for run in entry.runs():
+            if run.begin_with and run.begin_with not in known:
+                raise ValueError(f"{file}: the run {run.name!r} begins with {run.begin_with!r}, which is not above it.")
+        known |= {run.name for run in entry.runs()}
     return str(values.get("title", file.stem)), entries
 
 
 def _entry(table: dict[str, Any]) -> Entry:
     published = tuple(Published(**each) for each in table.get("published", ()))
-    return Entry(**{**table, "options": tuple(table.get("options", ())), "published": published})
+    options, seeds = tuple(table.get("options", ())), tuple(table.get("seeds", (0,)))
+    if not seeds or len(set(seeds)) < len(seeds) or any(type(seed) is not int or seed < 0 for seed in seeds):
+        raise TypeError(f"seeds are {list(seeds)}, not different numbers")
+    return Entry(**{**table, "options": options, "published": published, "seeds": seeds})

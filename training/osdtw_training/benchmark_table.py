@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,21 +29,21 @@ def page(title: str, entries: Sequence[Entry], results: Mapping[str, dict[str, A
     """
     heads = ["method", *(HEADS.get(name, name) for name in COLUMNS), "gain", "published gain"]
     heads += ["training", "inference", "seed", "hours", "commit", "command"]
-    there = by_accuracy(entries, results)
-    base = base_accuracy(results)
+    there, base = by_accuracy(entries, results), base_accuracy(entries, results)
     rows = [_row(_cells(entry, found, base)) for entry, found in there]
     notes = [f"- {name_of(entry, found)}: {entry.note}" for entry, found in there if entry.note]
-    hardware = sorted({_hardware(found) for _, found in there})
+    hardware = sorted({_hardware(each) for _, found in there for each in found})
     sources = sorted({each.source for entry, _ in there for each in entry.published})
-    missing = [entry.name for entry in entries if entry.name not in results]
-    chosen = [name_of(entry, found) for entry, found in there if "epoch_taken" in found]
+    missing = [run.name for entry in entries for run in entry.runs() if run.name not in results]
+    chosen = [name_of(entry, found) for entry, found in there if "epoch_taken" in found[0]]
     but = f", but for {', '.join(chosen)}: there the best on held-out images" if chosen else ""
+    several = "Of several seeds: mean ± standard deviation. " if any(len(found) > 1 for _, found in there) else ""
     parts = [
         f"# {title}",
         "\n".join(f"![{title}]({name})" for name in figures),
         "\n".join([_row(heads), "|" + "---|" * len(heads), *rows]),
-        f"{_gains(base, sources)}Training: passes of the plain network over the training images in multiply-adds, "
-        "statistics and replicates counted. Inference: multiply-adds, times those of the plain network. "
+        f"{several}{_gains(base, sources)}Training: passes of the plain network over the training images in "
+        "multiply-adds, statistics and replicates counted. Inference: multiply-adds, times those of the plain network. "
         f"The last epoch counts{but}; no test image was looked at before it.",
         f"Sources: {'; '.join(sources)}." if sources else "",
         "\n".join(notes),
@@ -59,25 +61,34 @@ def _gains(base: float | None, sources: Sequence[str]) -> str:
     return f"Gain: points of overall accuracy over cross-entropy{others if sources else ''}. "
 
 
-def by_accuracy(entries: Sequence[Entry], results: Mapping[str, dict[str, Any]]) -> list[tuple[Entry, dict[str, Any]]]:
-    """The runs that have results, most accurate first."""
-    there = [(entry, results[entry.name]) for entry in entries if entry.name in results]
-    return sorted(there, key=lambda pair: -pair[1]["test"]["overall"])
+def by_accuracy(
+    entries: Sequence[Entry], results: Mapping[str, dict[str, Any]]
+) -> list[tuple[Entry, list[dict[str, Any]]]]:
+    """The entries that have results, with those of each seed, most accurate first."""
+    there = [(entry, [results[run.name] for run in entry.runs() if run.name in results]) for entry in entries]
+    return sorted(((entry, found) for entry, found in there if found), key=lambda pair: -mean(pair[1], "overall"))
 
 
-def name_of(entry: Entry, found: Mapping[str, Any]) -> str:
-    """What a table calls a run."""
-    return entry.title or str(found["method"])
+def name_of(entry: Entry, found: Sequence[Mapping[str, Any]]) -> str:
+    """What a table calls an entry."""
+    return entry.title or str(found[0]["method"])
 
 
-def base_accuracy(results: Mapping[str, dict[str, Any]]) -> float | None:
+def mean(found: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Mean of a figure of the test set over seeds, NaN where a seed has none."""
+    values = [each["test"][name] for each in found]
+    return math.nan if None in values else statistics.mean(values)
+
+
+def base_accuracy(entries: Sequence[Entry], results: Mapping[str, dict[str, Any]]) -> float | None:
     """Overall accuracy of cross-entropy, if it is among the results."""
-    return next((found["test"]["overall"] for found in results.values() if found["method"] == BASE), None)
+    there = by_accuracy(entries, results)
+    return next((mean(found, "overall") for _, found in there if found[0]["method"] == BASE), None)
 
 
 def unexplained(entries: Sequence[Entry], results: Mapping[str, dict[str, Any]]) -> list[str]:
     """Runs whose gain is under half of the least that others report, without a word on why."""
-    base = base_accuracy(results)
+    base = base_accuracy(entries, results)
     if base is None:
         return []
     return [
@@ -85,24 +96,34 @@ def unexplained(entries: Sequence[Entry], results: Mapping[str, dict[str, Any]])
         for entry, found in by_accuracy(entries, results)
         if entry.published
         and not entry.note
-        and found["test"]["overall"] - base < EXPLAIN_BELOW * min(each.gain for each in entry.published)
+        and mean(found, "overall") - base < EXPLAIN_BELOW * min(each.gain for each in entry.published)
     ]
 
 
-def _cells(entry: Entry, found: dict[str, Any], base: float | None) -> list[str]:
-    test = found["test"]
+def _cells(entry: Entry, found: list[dict[str, Any]], base: float | None) -> list[str]:
+    commits = dict.fromkeys(each.get("commit") or "-" for each in found)
+    seeds = ", ".join(str(each["seed"]) for each in found)
     return [
         name_of(entry, found),
-        *("-" if test[name] is None else f"{test[name]:.2f}" for name in COLUMNS),
-        "-" if base is None else f"{test['overall'] - base:+.2f}",
+        *(_figure(found, name) for name in COLUMNS),
+        "-" if base is None else f"{mean(found, 'overall') - base:+.2f}",
         ", ".join(f"{each.gain:+.1f}" for each in entry.published) or "-",
-        f"{sum(found['training_passes'].values()):.1f}",
-        f"{found['inference_ratio']:.2f}",
-        str(found["seed"]),
-        f"{found['training_hours']:.2f}",
-        found.get("commit") or "-",
-        f"`{entry.command}`",
+        f"{statistics.mean(sum(each['training_passes'].values()) for each in found):.1f}",
+        f"{statistics.mean(each['inference_ratio'] for each in found):.2f}",
+        seeds,
+        f"{statistics.mean(each['training_hours'] for each in found):.2f}",
+        ", ".join(commits),
+        f"`{entry.command}`" if len(found) == 1 else f"`{entry.command} --seed N`",
     ]
+
+
+def _figure(found: Sequence[Mapping[str, Any]], name: str) -> str:
+    """A figure's mean, and its standard deviation over seeds where there are several."""
+    value = mean(found, name)
+    if math.isnan(value):
+        return "-"
+    spread = f" ± {statistics.stdev(each['test'][name] for each in found):.2f}" if len(found) > 1 else ""
+    return f"{value:.2f}{spread}"
 
 
 def _hardware(found: dict[str, Any]) -> str:
