@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
-from timm.models import build_model_with_cfg, get_pretrained_cfg, is_model
+from timm.models import build_model_with_cfg, get_pretrained_cfg, is_model, resolve_pretrained_cfg
 
 from osdtw_models.backbone import Backbone
 from osdtw_models.checkpoint import convert_checkpoint
+from osdtw_models.hub import fetch
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
+from osdtw_models.releases import WEIGHTS, released_args
 from osdtw_models.timm_backbone import TimmBackbone
 
-WEIGHTS = Path(__file__).parent / "weights"
 # What says in timm's pretrained config where weights come from, and what the images must be like for them.
 SOURCES = ("file", "url", "hf_hub_id", "hf_hub_filename", "state_dict", "source")
 PREPARATION = ("input_size", "fixed_input_size", "pool_size", "interpolation", "crop_pct", "mean", "std")
@@ -48,11 +47,13 @@ def build(name: str, backbone: Backbone, pretrained: bool, levels: int, **kwargs
     cfg = kwargs.get("pretrained_cfg")
     saved = kwargs.get("pretrained_model_args")
     if pretrained and saved is None and not isinstance(cfg, dict):
-        saved = released_args(name, str(cfg) if cfg else None)
+        saved = released_args(f"{name}.{cfg or getattr(get_pretrained_cfg(name), 'tag', '')}")
     if saved:
         own = backbone.model_args()  # are in the backbone already
         kwargs = _under_users_arguments({key: value for key, value in saved.items() if key not in own}, kwargs)
     kwargs.setdefault("shared_depth", None)
+    if pretrained:
+        kwargs["pretrained_cfg_overlay"] = _fetched(name, kwargs)
     model: OsdtwNet = build_model_with_cfg(
         OsdtwNet,
         name,
@@ -64,6 +65,25 @@ def build(name: str, backbone: Backbone, pretrained: bool, levels: int, **kwargs
     )
     tell_size(model)
     return model
+
+
+def _fetched(name: str, kwargs: dict[str, Any]) -> dict[str, Any] | None:
+    """Weights that lie on the Hub, fetched: timm itself would take a pickle where there is nothing else, unchecked.
+
+    Returns:
+        Changes of timm's pretrained config: the user's own, and the file.
+
+    Raises:
+        FileNotFoundError: If the repository has no safetensors.
+    """
+    overlay = kwargs.get("pretrained_cfg_overlay")
+    cfg = resolve_pretrained_cfg(name, kwargs.get("pretrained_cfg"), overlay)
+    if not cfg.hf_hub_id or (cfg.source != "hf-hub" and (cfg.file or cfg.state_dict)):
+        return overlay
+    file = fetch(cfg.hf_hub_id, kwargs.get("cache_dir")) / WEIGHTS
+    if not file.is_file():
+        raise FileNotFoundError(f"hf-hub:{cfg.hf_hub_id} has no {WEIGHTS}, and no other weights are opened.")
+    return {**(overlay or {}), "file": str(file), "source": ""}
 
 
 def tell_size(model: Any) -> None:
@@ -164,14 +184,3 @@ def _under_users_arguments(saved: dict[str, Any], kwargs: dict[str, Any]) -> dic
     if "task_classes" not in given and (num_classes != old_classes or "class_counts" in given):
         plan["task_classes"] = old.renewed(num_classes, given.get("class_counts")).to_lists()
     return {**plan, **given}
-
-
-def released_args(name: str, tag: str | None = None) -> dict[str, Any] | None:
-    """Model arguments of a released checkpoint (its plan), or None if there is none under that name."""
-    if tag is None:
-        tag = getattr(get_pretrained_cfg(name), "tag", None) or ""
-    config = WEIGHTS / f"{name}.{tag}" / "config.json"
-    if not config.is_file():
-        return None
-    args: dict[str, Any] = json.loads(config.read_text())["model_args"]
-    return args

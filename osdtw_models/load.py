@@ -11,14 +11,14 @@ import json
 from pathlib import Path
 
 import timm
-from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from timm.models import get_pretrained_cfg
 
 from osdtw_models.doors import first_line
+from osdtw_models.hub import fetch
 from osdtw_models.network import OsdtwNet
+from osdtw_models.releases import CONFIG, WEIGHTS
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
 FAMILY = "osdtw_"
 
 
@@ -37,7 +37,7 @@ def load_model(source: str | Path) -> OsdtwNet:
         FileNotFoundError: If the source, or one of its two files, does not exist.
         ValueError: If a name has no released weights, a file is damaged, or the two do not belong together.
     """
-    folder = _folder_of(source)
+    folder = folder_of(source)
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{source} has no {name}; give a folder that holds {CONFIG} and {WEIGHTS}.")
@@ -62,12 +62,23 @@ def load_model(source: str | Path) -> OsdtwNet:
     return model.eval()
 
 
-def _folder_of(source: str | Path) -> Path:
-    """Where the two files of a source lie."""
+def folder_of(source: str | Path) -> Path:
+    """Where the files of a source lie.
+
+    Args:
+        source: See `load_model`.
+
+    Returns:
+        The folder; what is on the Hub is fetched first.
+
+    Raises:
+        FileNotFoundError: If there is no such source.
+        ValueError: If it is a file, or a name without released weights.
+    """
     text = str(source)
     kind, colon, rest = text.partition(":")
     if colon and kind in ("hf-hub", "hf_hub"):
-        return _download(rest)
+        return fetch(rest)
     folder = Path(rest if colon and kind == "local-dir" else source).expanduser()
     released = _released_folder(text) if isinstance(source, str) else None
     if released is not None:
@@ -90,25 +101,18 @@ def _folder_of(source: str | Path) -> Path:
 
 
 def _released_folder(name: str) -> Path | None:
-    """Folder of a released checkpoint, or None if the name has none."""
+    """Folder of a released checkpoint, fetched if it is not packaged, or None if the name has none."""
     if not name.startswith(FAMILY):
         return None
     try:
         cfg = get_pretrained_cfg(name)
     except RuntimeError:  # timm's word for an unknown tag
         return None
-    return Path(cfg.file).parent if cfg is not None and cfg.file else None
-
-
-def _download(repository: str) -> Path:
-    """Fetch the two files of a Hub repository, both of one revision, and nothing else."""
-    name, _, revision = repository.partition("@")
-    try:
-        return Path(snapshot_download(name, revision=revision or None, allow_patterns=[CONFIG, WEIGHTS]))
-    except Exception as error:  # no network, no such repository, no access: the Hub has many ways to say no
-        raise FileNotFoundError(
-            f"hf-hub:{repository} could not be fetched; check the name and the network: {first_line(error)}"
-        ) from error
+    if cfg is None:
+        return None
+    if cfg.file:
+        return Path(cfg.file).parent
+    return fetch(cfg.hf_hub_id) if cfg.hf_hub_id else None
 
 
 def _check_config(file: Path) -> None:

@@ -2,10 +2,10 @@
 
 timm has no plug-in discovery: ``import osdtw_models`` runs this file, and from then on
 ``timm.create_model("osdtw_resnet32", pretrained=True)`` works. Each name is ``osdtw_`` and timm's name of the backbone
-(or the protocol's, for CIFAR). Released checkpoints are folders in ``weights/`` named ``architecture.tag``, each with
-``model.safetensors`` and timm's ``config.json``; their plan (shared depth, tasks, fusion) is the default of a
-pretrained model. Where nothing is said, fusion is "raw", and the tasks share all stages but the last (three quarters
-of a ViT's blocks): deeper than that the field's multi-branch networks part, too.
+(or the protocol's, for CIFAR). Released checkpoints are folders in ``weights/`` (see `osdtw_models.releases`), on the
+Hub once they are published; their plan (shared depth, tasks, fusion) is the default of a pretrained model. Where
+nothing is said, fusion is "raw", and the tasks share all stages but the last (three quarters of a ViT's blocks):
+deeper than that the field's multi-branch networks part, too.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
 
-from osdtw_models.building import WEIGHTS, build, build_from_timm, photo_cfg
+from osdtw_models.building import build, build_from_timm, photo_cfg
 from osdtw_models.cifar import STAGES, CifarResNet
 from osdtw_models.network import OsdtwNet
+from osdtw_models.releases import weight_sources
 
 CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
 CIFAR_STD = (0.2023, 0.1994, 0.2010)
@@ -30,7 +31,7 @@ OURS = {
 
 
 def _cifar(release: str = "") -> dict[str, Any]:
-    """timm's pretrained config of a 32x32 network; ``release`` names a folder of `WEIGHTS`."""
+    """timm's pretrained config of a 32x32 network; ``release`` names a folder of ``weights/``."""
     cfg: dict[str, Any] = {
         **OURS,
         "num_classes": 100,
@@ -43,9 +44,7 @@ def _cifar(release: str = "") -> dict[str, Any]:
         "first_conv": "encoder.block1.conv1",
         "license": "apache-2.0",
     }
-    if release:
-        cfg["file"] = str(WEIGHTS / release / "model.safetensors")
-    return cfg
+    return {**cfg, **weight_sources(release)} if release else cfg
 
 
 def _photo(timm_name: str) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 import hashlib
+import json
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from hub_server import Hub
+from huggingface_hub import constants
 from timm.models import save_for_hf
 from torch import nn
 
@@ -49,3 +52,57 @@ def exported(tmp_path_factory) -> Exported:
     save_for_hf(model, folder / "my_run", model_config={"label_names": LABELS}, safe_serialization=True)
     file = export_onnx(model, folder / "model.onnx", source="my_run", label_names=LABELS)
     return Exported(model, folder / "my_run", file)
+
+
+RESULTS = {
+    "recipe": "birds",
+    "method": "osdtw",
+    "model": "osdtw_resnet14",
+    "data": "/home/someone/birds",
+    "imbalance_factor": None,
+    "seed": 3,
+    "passes": 61,
+    "training_hours": 0.53,
+    "parameters": 100,
+    "hardware": {"processor": "a processor", "threads": 1, "device": "cpu", "amp": "none"},
+    "versions": {"torch": "2.99.0"},
+    "date": "2026-11-01",
+    "class_counts": [900, 400, 300, 200, 100, 50, 40, 30, 10, 4],
+    "training_counts": [855, 380, 290, 190, 95, 48, 38, 29, 10, 4],
+    "test_images": 10,
+    "plan": {"source": "search", "shared_depth": 5, "task_weights": [0.25, 0.75]},
+    "test": {
+        name: 40.0 + i / 7 for i, name in enumerate("overall head tail task_right many medium few nll ece".split())
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, exported) -> Path:
+    """A run folder as training leaves it, its ONNX file already made."""
+    run = tmp_path_factory.mktemp("runs") / "birds"
+    (run / "onnx").mkdir(parents=True)
+    for name in ("config.json", "model.safetensors"):
+        (run / name).write_bytes((exported.run / name).read_bytes())
+    (run / "onnx" / "model.onnx").write_bytes(exported.file.path.read_bytes())
+    (run / "results.json").write_text(json.dumps(RESULTS))
+    (run / "recipe.json").write_text(json.dumps({"name": "birds", "data": "/home/someone/birds", "data_dir": "~/x"}))
+    (run / "plan.png").write_bytes(b"a picture")
+    (run / "checkpoints").mkdir()
+    return run
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """A Hub for this process's client, which has read its settings already: they are put in their places."""
+    for name, value in {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
+        monkeypatch.setattr(constants, name, value)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    monkeypatch.setenv("HF_TOKEN", "writer")
+    with Hub() as server:
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace("https://huggingface.co", server.url)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield server

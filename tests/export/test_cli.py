@@ -12,7 +12,7 @@ from osdtw_export import cli
 from osdtw_export.cli import main
 from osdtw_export.door import source_name
 from osdtw_export.runtime import OnnxClassifier
-from osdtw_models import doors, load
+from osdtw_models import doors, hub, load
 
 
 @pytest.fixture
@@ -128,8 +128,8 @@ def test_a_repository_out_of_reach_is_one_sentence(capsys, monkeypatch):
     def offline(*args, **kwargs):
         raise ConnectionError("no network\nmore")
 
-    monkeypatch.setattr(load, "snapshot_download", offline)
-    assert "hf-hub:org/name could not be fetched" in refusal(capsys, "--onnx", "hf-hub:org/name")
+    monkeypatch.setattr(hub, "snapshot_download", offline)
+    assert "check the network and try hf-hub:org/name again" in refusal(capsys, "--onnx", "hf-hub:org/name")
 
 
 def test_a_folder_that_does_not_exist_is_named(exported, here, capsys):

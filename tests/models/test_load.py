@@ -8,7 +8,7 @@ import pytest
 import torch
 from timm.models import save_for_hf
 
-from osdtw_models import create_model, load
+from osdtw_models import create_model, hub, load
 from osdtw_models.load import load_model
 
 RELEASE = "osdtw_resnet32.cifar100_lt_if100"
@@ -90,11 +90,11 @@ def test_released_weights_that_are_not_installed_are_named(tmp_path, monkeypatch
 def test_a_repository_loads_from_the_folder_it_was_fetched_to(run, monkeypatch):
     asked = []
 
-    def fetch(name, revision, allow_patterns):
+    def fetch(name, revision, allow_patterns, cache_dir):
         asked.append((name, revision, allow_patterns))
         return str(run)
 
-    monkeypatch.setattr(load, "snapshot_download", fetch)
+    monkeypatch.setattr(hub, "snapshot_download", fetch)
     assert load_model("hf-hub:org/name").partition.to_lists() == TASKS
     assert load_model("hf-hub:org/name@v1").partition.to_lists() == TASKS
     files = ["config.json", "model.safetensors"]
@@ -105,8 +105,10 @@ def test_an_unreachable_repository_is_one_sentence(monkeypatch):
     def fail(*args, **kwargs):
         raise ConnectionError("no network\nmore")
 
-    monkeypatch.setattr(load, "snapshot_download", fail)
-    assert "hf-hub:org/name could not be fetched" in refusal("hf-hub:org/name", FileNotFoundError)
+    monkeypatch.setattr(hub, "snapshot_download", fail)
+    sentence = refusal("hf-hub:org/name", ConnectionError)
+    assert "cannot be reached, or the connection was cut (no network); check the network" in sentence
+    assert "hf-hub:org/name" in sentence
 
 
 def test_an_unknown_name_lists_the_known_ones(tmp_path, monkeypatch):

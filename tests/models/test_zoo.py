@@ -14,7 +14,7 @@ from torchvision.transforms.functional import to_pil_image
 
 import osdtw_models
 from osdtw_models import OsdtwNet, create_model
-from osdtw_models.building import WEIGHTS
+from osdtw_models.releases import RELEASES
 
 RELEASE = "osdtw_resnet32.cifar100_lt_if100"
 
@@ -109,14 +109,14 @@ class TestRelease:
     """The released checkpoint loads offline by its name and carries its own plan."""
 
     def test_it_brings_its_plan(self):
-        args = json.loads((WEIGHTS / RELEASE / "config.json").read_text())["model_args"]
+        args = json.loads((RELEASES / RELEASE / "config.json").read_text())["model_args"]
         net = create_model("osdtw_resnet32", pretrained=True)
         assert net.model_args().items() <= args.items()
         assert net.pretrained_cfg["tag"] == RELEASE.partition(".")[2]
 
     def test_name_tag_and_folder_mean_the_same(self):
         images = torch.randn(4, 3, 32, 32)
-        names = ["osdtw_resnet32", RELEASE, f"local-dir:{WEIGHTS / RELEASE}"]
+        names = ["osdtw_resnet32", RELEASE, f"local-dir:{RELEASES / RELEASE}"]
         logits = [create_model(name, pretrained=True).eval()(images) for name in names]
         assert torch.equal(logits[0], logits[1])
         assert torch.equal(logits[0], logits[2])
