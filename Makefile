@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all check docs demo picture wheel clean
+.PHONY: help setup test test-all check docs demo picture wheel release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ picture: ## Take README's picture of a report, after `make demo`; needs Chromium
 
 wheel: setup ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --no-isolation
+
+release: setup ## Publish every packaged checkpoint on the Hugging Face Hub (needs `hf auth login`)
+	$(BIN)/python -m osdtw_export.release
 
 clean: ## Remove what tools left behind; .venv and runs/ stay
 	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
