@@ -123,7 +123,7 @@ class View {
     byId("tasks-section").hidden = model.tasks.length < 2;
     byId("tasks-title").textContent = `What each ${model.experts ? "expert" : "task"} said`;
     byId("tasks-words").textContent = model.none
-      ? "Each task knows only its own classes; none means: not one of mine. The class prior above does not touch them."
+      ? "Each task speaks of its own classes; none means: not one of mine. The class prior above does not touch them."
       : "Every expert knows all classes; their mean is the answer.";
   }
 
