@@ -101,7 +101,7 @@ class Recipe:
     """How task posteriors become one (theory.md Prop 2); "mean" belongs to an open "none" (Prop 9)."""
     open_none: bool = False
     """Each task tells the classes behind its "none" apart, too: a second opinion on every class."""
-    open_share: float = 0.5
+    open_share: float = 1.0
     """Part that telling them apart has of the loss of an image that is "none" to a task, 0 to 1."""
     none_weights: bool = True
     """True: weight "none" samples by class (Prop 8 (i)); False: offsets at test time (Prop 8 (ii))."""
