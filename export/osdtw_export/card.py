@@ -17,6 +17,7 @@ from osdtw_export.results import GROUPS, Results, incomplete
 CAPTIONS = {
     "class_accuracy.png": "Accuracy of every class over the number of its training images",
     "group_confusion.png": "Where the predictions for many, medium and few fall",
+    "class_confusion.png": "Which classes are taken for which, the most frequent first",
     "reliability.png": "Accuracy over confidence",
     "proxy_depth.png": "The proxy's error terms by shared depth, and the plan",
     "proxy_map.png": "The proxy over depth and task weights, and the plan",
