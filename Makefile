@@ -41,6 +41,13 @@ demo: setup ## Train, search, evaluate and export a small network
 picture: ## Take README's picture of a report, after `make demo`; needs Chromium
 	chromium --headless --no-sandbox --hide-scrollbars --window-size=1000,950 --screenshot=docs/images/report.png runs/demo/osdtw/report.html
 
+reliability: export OMP_NUM_THREADS = 1
+reliability: export HF_HUB_OFFLINE = 1
+reliability: setup ## Kill, cut, flip, fill and load it, and write docs/reliability.md
+	for study in kill saves writers repeatability hostile load; do \
+		$(BIN)/python benchmarks/reliability/$$study.py || exit 1; done
+	$(BIN)/python benchmarks/reliability_tables.py
+
 wheel: setup ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --no-isolation
 
