@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from textwrap import shorten
 from typing import NoReturn
@@ -22,6 +25,10 @@ class Parser(argparse.ArgumentParser):
         raise ValueError(f"{message}; see {self.prog} --help.")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, as `kill`, a batch system or a container sends it: the same as Ctrl-C, but for the exit code."""
+
+
 class _Formatter(argparse.RawDescriptionHelpFormatter):
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=30, width=100)
@@ -36,7 +43,7 @@ def run_door(prog: str, act: Callable[[list[str]], None], argv: Sequence[str] | 
         argv: Arguments; those of the command line by default.
 
     Returns:
-        Exit code: 0; 2 after an expected error, told in one sentence; 130 after Ctrl-C.
+        Exit code: 0; 2 after an expected error, told in one sentence; 130 after Ctrl-C, 143 after SIGTERM.
 
     Raises:
         ValueError: Only with ``--debug``: the error itself instead of its sentence.
@@ -46,16 +53,35 @@ def run_door(prog: str, act: Callable[[list[str]], None], argv: Sequence[str] | 
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        act(arguments)
+        with _ended_by_sigterm():
+            act(arguments)
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         if "--debug" in arguments:
             raise
         print(f"{prog}: {_sentence(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(f"{prog}: stopped; what was saved is kept.", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as stop:
+        print(f"{prog}: stopped; {str(stop) or 'what was saved is kept.'}", file=sys.stderr)
+        return 143 if isinstance(stop, Terminated) else 130
     return 0
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, with everything that is under way left whole."""
+
+    def end(number: int, frame: object) -> NoReturn:
+        signal.signal(number, signal.SIG_IGN)  # one is enough: who cleans up is not to be interrupted
+        raise Terminated
+
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM):
+        yield  # somebody else looks after it
+        return
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def need(extra: str, *modules: str) -> None:

@@ -1,8 +1,11 @@
 """The doors osdtw-train and osdtw-search: sentences, exit codes, and a search without data."""
 
 import json
+import os
 import re
 import shutil
+import signal
+import time
 
 import pytest
 
@@ -100,6 +103,18 @@ def test_train_refuses_what_does_not_fit_the_network(capsys, options):
 def test_a_run_is_not_overwritten(run, capsys):
     assert "pass --resume" in refusal(capsys, train, f"digits_lt --output {run}")
     assert "was begun with another" in refusal(capsys, train, f"digits_lt --output {run} --resume")
+
+
+def test_a_stopped_run_says_how_to_go_on(here, capsys, monkeypatch):
+    def stop(run, *args):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    monkeypatch.setattr("osdtw_training.runs.Run.save_checkpoint", stop)
+    assert train(f"digits_lt {TINY} --output out".split()) == 143
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "osdtw-train: stopped; go on after the last finished epoch with: osdtw-train --output out --resume"
+    )
 
 
 def test_debug_shows_the_error_itself():

@@ -107,7 +107,12 @@ def _train(argv: list[str]) -> None:
 
     named = options.recipe.name if name else short_name(options.recipe.data)
     folder = options.output or Path("runs") / named
-    result = run_recipe(options.recipe, folder, options.resume)
+    try:
+        result = run_recipe(options.recipe, folder, options.resume)
+    except KeyboardInterrupt as stop:
+        if (folder / "recipe.json").is_file():
+            stop.args = (f"go on after the last finished epoch with: osdtw-train --output {folder} --resume",)
+        raise
     if not distributed.first():
         return
     split = "test" if "test" in result.results else "holdout"
@@ -146,13 +151,14 @@ def _search(argv: list[str]) -> None:
     grid = dataclasses.replace(recipe.search, **{name: value for name, value in asked.items() if value is not None})
     weights = None if options.task_weights is None else tuple(options.task_weights)
     recipe = dataclasses.replace(recipe, search=grid, shared_depth=options.shared_depth, task_weights=weights)
-    planning.plan_from_statistics(run, recipe)
-    print(planning.table(run))
-    if options.check:
-        _check(run, recipe, options.check)
-    finished = run.has("results.json")
-    for file in page.write(run) if finished else figures.draw(run):
-        print(f"Wrote {file}")
+    with run.held():
+        planning.plan_from_statistics(run, recipe)
+        print(planning.table(run))
+        if options.check:
+            _check(run, recipe, options.check)
+        finished = run.has("results.json")
+        for file in page.write(run) if finished else figures.draw(run):
+            print(f"Wrote {file}")
     if finished:
         print("The network in this folder keeps the plan it was trained with (results.json).")
 

@@ -1,0 +1,43 @@
+"""Commands end with one sentence and the exit code that shells expect."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from osdtw_models.doors import run_door
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("hint", [None, "go on like this."])
+def test_a_signal_ends_the_work_and_cleans_up(number, code, hint, capsys):
+    cleaned = []
+
+    def act(arguments):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        except KeyboardInterrupt as stop:
+            stop.args = (hint,) if hint else ()
+            raise
+        finally:
+            cleaned.append(arguments)
+
+    assert run_door("osdtw-x", act, ["a"]) == code
+    assert cleaned == [["a"]]
+    assert capsys.readouterr().err == f"osdtw-x: stopped; {hint or 'what was saved is kept.'}\n"
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_somebody_elses_handler_stays():
+    def other(number, frame):
+        raise AssertionError
+
+    before = signal.signal(signal.SIGTERM, other)
+    try:
+        seen = []
+        assert run_door("osdtw-x", lambda _: seen.append(signal.getsignal(signal.SIGTERM)), []) == 0
+        assert seen == [other]
+    finally:
+        signal.signal(signal.SIGTERM, before)
