@@ -162,13 +162,30 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(small, tr
         value = F.cross_entropy(network(images), labels)
         return value * float("nan") if len(calls) == BATCHES + 2 else value
 
-    with pytest.raises(FloatingPointError, match="loss of stage stage is nan in epoch 2; train again"):
+    with pytest.raises(FloatingPointError, match=f"loss of stage stage is nan in epoch 2, batch 2 of {BATCHES}; train"):
         train(network, loss=loss)
     run = Run(tmp_path / "run")
     tensors, state = run.load_checkpoint("stage")
     assert state == {"epoch": 1}
     assert all(value.isfinite().all() for value in tensors.values())
     assert [row["epoch"] for row in run.metrics()] == [0]
+
+
+def test_weights_that_the_last_step_spoils_are_not_saved(small, train, tmp_path):
+    network, calls = small(), []
+
+    def loss(images, labels):
+        calls.append(0)
+        value = F.cross_entropy(network(images), labels)
+        if len(calls) == 2 * BATCHES:
+            value.register_hook(lambda gradient: gradient * float("inf"))  # the loss is finite, its gradient is not
+        return value
+
+    with pytest.raises(FloatingPointError, match=f"spoilt .* in epoch 2, batch {BATCHES} of {BATCHES}"):
+        train(network, loss=loss)
+    tensors, state = Run(tmp_path / "run").load_checkpoint("stage")
+    assert state == {"epoch": 1}
+    assert all(value.isfinite().all() for value in tensors.values())
 
 
 @pytest.mark.parametrize("rise", [0, 1.5])

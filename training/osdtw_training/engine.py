@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from itertools import islice
@@ -10,7 +9,7 @@ from itertools import islice
 import torch
 from timm.optim import create_optimizer_v2
 from timm.scheduler import CosineLRScheduler
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from osdtw_training import distributed
@@ -52,7 +51,7 @@ def fit(
         selection: Which epoch's weights the network ends with.
 
     Raises:
-        FloatingPointError: If the loss is not finite; the last checkpoint stays.
+        FloatingPointError: If the loss or a weight is not finite; the last checkpoint stays.
     """
     parts = nn.ModuleList(trained)
     optimizer = create_optimizer_v2(
@@ -87,12 +86,9 @@ def fit(
                 scheduler.step_update(epoch * steps + step)
                 values.append(stepper.step(loss, islice(shown, recipe.accumulate), batches.batch_size))
         # Losses stay where they are until the epoch is over: to look at one makes a GPU wait.
-        mean = distributed.summed(torch.stack(values).cpu().double().mean()).item()
-        if not math.isfinite(mean):
-            raise FloatingPointError(
-                f"The loss of stage {stage} is {mean} in epoch {epoch + 1}; train again with a lower learning "
-                "rate and another --output. The last good checkpoint is kept."
-            )
+        losses = distributed.summed(torch.stack(values).cpu().double())
+        check_finite(losses, parts, stage, epoch)
+        mean = losses.mean().item()
         figures = selection.look(network, epoch)
         seconds = time.perf_counter() - started
         run.log(stage, epoch, loss=mean, lr=optimizer.param_groups[0]["lr"], seconds=round(seconds, 2), **figures)
@@ -103,6 +99,29 @@ def fit(
     stepper.take_average()
     selection.finish(network)
     network.eval()
+
+
+def check_finite(losses: Tensor, trained: nn.Module, stage: str, epoch: int) -> None:
+    """Stop where numbers have left their range, before they are saved.
+
+    Args:
+        losses: Loss of every step of an epoch.
+        trained: What was trained: a last step that went wrong shows in its parameters alone.
+        stage: The stage, for the message.
+        epoch: Its epoch, from 0.
+
+    Raises:
+        FloatingPointError: If a loss or a parameter is infinite or not a number; names the first such step.
+    """
+    bad = (~losses.isfinite()).nonzero().flatten().tolist()
+    spoilt = [name for name, value in trained.named_parameters() if not value.isfinite().all()]
+    if bad or spoilt:
+        step = bad[0] if bad else len(losses) - 1
+        what = f"The loss of stage {stage} is {losses[step]:g}" if bad else f"Stage {stage} spoilt {spoilt[0]}"
+        raise FloatingPointError(
+            f"{what} in epoch {epoch + 1}, batch {step + 1} of {len(losses)}; train again with a lower learning rate "
+            "and another --output. The last good checkpoint is kept."
+        )
 
 
 def restore(
