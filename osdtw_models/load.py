@@ -14,6 +14,7 @@ import timm
 from safetensors import SafetensorError, safe_open
 from timm.models import get_pretrained_cfg
 
+from osdtw_models.checksums import check_sums
 from osdtw_models.doors import first_line
 from osdtw_models.hub import fetch
 from osdtw_models.network import OsdtwNet
@@ -41,6 +42,7 @@ def load_model(source: str | Path) -> OsdtwNet:
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{source} has no {name}; give a folder that holds {CONFIG} and {WEIGHTS}.")
+    check_sums(folder, (CONFIG, WEIGHTS))
     _check_config(folder / CONFIG)
     _check_weights(folder / WEIGHTS)
     try:

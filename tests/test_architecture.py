@@ -30,7 +30,7 @@ TRAINING_COLUMNS = [
     {"layers"},
     {"gradients", "structures"},
     {"data", "runs", "batch_norm"},
-    {"batches", "subsets"},
+    {"batches", "subsets", "locks", "checkpoints"},
     {"photo_batches", "auto_augment", "cutmix", "objectives", "distributed"},
     {"preparation", "recipe_files", "seeding"},
     {"recipe"},

@@ -3,12 +3,14 @@
 import json
 import pickle
 import shutil
+from hashlib import sha256
 
 import pytest
 import torch
 from timm.models import save_for_hf
 
 from osdtw_models import create_model, hub, load
+from osdtw_models.checksums import write_sums
 from osdtw_models.load import load_model
 
 RELEASE = "osdtw_resnet32.cifar100_lt_if100"
@@ -147,6 +149,23 @@ def test_pickles_are_never_opened(run):
     assert "damaged or cut short" in refusal(run)
     (run / "model.safetensors").unlink()
     assert "has no model.safetensors" in refusal(run, FileNotFoundError)
+
+
+def test_a_flipped_bit_is_found_where_sums_lie_beside_the_files(run):
+    names = ("model.safetensors", "config.json")
+    write_sums(run, names)
+    load_model(run)
+    sums = dict(reversed(line.split("  ")) for line in (run / "SHA256SUMS").read_text().splitlines())
+    assert sums == {name: sha256((run / name).read_bytes()).hexdigest() for name in names}
+    for name in (*names, "SHA256SUMS"):
+        whole = (run / name).read_bytes()
+        for place in (0, len(whole) // 2, len(whole) - 2):
+            flipped = bytearray(whole)
+            flipped[place] ^= 4
+            (run / name).write_bytes(flipped)
+            assert "is not the file that SHA256SUMS beside it speaks of" in refusal(run)
+        (run / name).write_bytes(whole)
+    load_model(run)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.99])

@@ -85,14 +85,26 @@ def test_a_peer_stopped_twice_ends_like_an_undisturbed_run(method, interrupted, 
     assert_same_run(interrupted(recipe, tmp_path / "run", [("train", 1), ("train", 2, False)]), whole)
 
 
-def test_a_damaged_stage_that_is_deleted_is_trained_again_to_the_same_end(interrupted, tiny, tmp_path):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_goes_on_to_the_same_end(
+    interrupted, tiny, tmp_path, capsys
+):
     recipe = tiny(method="balanced_softmax", train=Schedule(2, 0.05))
     whole = interrupted(recipe, tmp_path / "whole", [])
     again = tmp_path / "again"
     interrupted(recipe, again, [])
-    file = again / "checkpoints" / "train.safetensors"
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"train\.safetensors is damaged"):
+    last, before = (again / "checkpoints" / f"train{which}.safetensors" for which in ("", ".previous"))
+    last.write_bytes(last.read_bytes()[:1000])
+    before_it = before.read_bytes()
+    capsys.readouterr()
+    assert_same_run(run_recipe(recipe, again, resume=True), whole)
+    said = capsys.readouterr().out
+    assert f"{last} is damaged" in said
+    assert "going on from train.previous.safetensors" in said
+    assert before.read_bytes() == before_it
+    for file in (last, before):
+        file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"train\.safetensors is damaged .* no good one is left; delete it"):
         run_recipe(recipe, again, resume=True)
-    file.unlink()
+    for file in (last, before):
+        file.unlink()
     assert_same_run(run_recipe(recipe, again, resume=True), whole)

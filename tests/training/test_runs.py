@@ -1,6 +1,10 @@
 """A run folder: files are whole or not there, damage is told in a sentence."""
 
+import hashlib
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -34,7 +38,7 @@ def test_a_failing_writer_leaves_the_old_file_and_no_other(tmp_path):
 
 def test_a_failing_checkpoint_leaves_the_last_one(run, monkeypatch):
     run.save_checkpoint("joint", {"a": torch.ones(2)}, {"epoch": 1})
-    monkeypatch.setattr("osdtw_training.runs.save_file", lambda tensors, path, metadata: refuse(path))
+    monkeypatch.setattr("osdtw_training.checkpoints.save_file", lambda tensors, path, metadata: refuse(path))
     with pytest.raises(OSError, match="disk full"):
         run.save_checkpoint("joint", {"a": torch.zeros(2)}, {"epoch": 2})
     tensors, state = run.load_checkpoint("joint")
@@ -72,6 +76,70 @@ def test_a_checkpoint_without_its_state_is_damaged(run):
             run.load_checkpoint("joint")
 
 
+def test_every_flipped_bit_of_a_checkpoint_is_found(run):
+    run.save_checkpoint("joint", {"a": torch.tensor([0.5, -2.0]), "n": torch.tensor(7)}, {"epoch": 1})
+    file = run.folder / "checkpoints" / "joint.safetensors"
+    whole = file.read_bytes()
+    for bit in range(8 * len(whole)):
+        flipped = bytearray(whole)
+        flipped[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(flipped)
+        with pytest.raises(ValueError, match="is damaged"):
+            run.load_checkpoint("joint")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "gone"])
+def test_the_checkpoint_before_a_damaged_one_counts(run, damage, capsys):
+    for epoch in (1, 2, 3):
+        run.save_checkpoint("joint", {"a": torch.full((50,), epoch)}, {"epoch": epoch})
+    file = run.folder / "checkpoints" / "joint.safetensors"
+    whole = file.read_bytes()
+    if damage == "gone":  # killed between the two renames of a save
+        file.unlink()
+    else:
+        file.write_bytes(whole[:-1] + (b"" if damage == "cut" else bytes([whole[-1] ^ 1])))
+    assert run.has_checkpoint("joint")
+    tensors, state = run.load_checkpoint("joint")
+    assert (tensors["a"].unique().tolist(), state) == ([2], {"epoch": 2})
+    said = capsys.readouterr().out
+    assert said == "" if damage == "gone" else f"{file} is damaged" in said
+    run.save_checkpoint("joint", tensors, {"epoch": 3})  # the good one is not replaced by the damaged one
+    file.unlink()
+    assert run.load_checkpoint("joint")[1] == {"epoch": 2}
+
+
+def test_checkpoints_from_before_there_were_formats_are_read_and_newer_ones_refused(run):
+    file = run.folder / "checkpoints" / "joint.safetensors"
+    save_file({"a": torch.ones(1)}, file, {"state": '{"epoch": 4}'})
+    assert run.load_checkpoint("joint")[1] == {"epoch": 4}
+    digest = hashlib.sha256(b'["2", "{}"]["a", "torch.float32", [1]]' + torch.ones(1).numpy().tobytes()).hexdigest()
+    save_file({"a": torch.ones(1)}, file, {"state": "{}", "format": "2", "sha256": digest})
+    with pytest.raises(ValueError, match="has format 2, this version reads 1; update osdtw-models"):
+        run.load_checkpoint("joint")
+
+
+HOLD = "import fcntl, sys; f = open(sys.argv[1], 'a'); fcntl.lockf(f, fcntl.LOCK_EX); print(1, flush=True); input()"
+
+
+def test_two_runs_in_one_folder(run):
+    drafts = [run.folder / ".plan.json.1.tmp", run.folder / "checkpoints" / ".tmpAbC"]
+    for draft in drafts:
+        draft.write_text("half")
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(run.folder / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout.readline() == b"1\n"
+        with pytest.raises(BlockingIOError, match="is in use by another process; wait for it"), run.held():
+            pass
+        assert all(draft.exists() for draft in drafts)  # they may be the other run's
+        other.kill()
+    with run.held():  # the lock died with its process
+        assert f"process {os.getpid()} on" in (run.folder / ".lock").read_text()
+        assert not any(draft.exists() for draft in drafts)
+    with run.held():
+        pass
+
+
 def test_a_folder_with_a_run_is_not_overwritten(run):
     Run(run.folder)  # nothing there yet
     run.write_json("recipe.json", {})
@@ -91,6 +159,7 @@ def test_forgetting_drops_a_stage_from_an_epoch_on_and_lines_cut_short(run):
         run.log(stage, epoch, loss=0.5)
     with (run.folder / "metrics.jsonl").open("a") as file:
         file.write('{"stage": "jo')
+    assert len(run.metrics()) == 5
     run.forget("joint", 1)
     assert [(row["stage"], row["epoch"]) for row in run.metrics()] == [("warmup", 0), ("warmup", 1), ("joint", 0)]
     assert run.metrics()[0] == {"stage": "warmup", "epoch": 0, "loss": 0.5}

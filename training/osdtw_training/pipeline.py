@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from timm.models import save_for_hf
 
-from osdtw_models.files import write_whole
+from osdtw_models.checksums import SUMS, write_sums
+from osdtw_models.files import errors_about, write_whole
 from osdtw_models.network import OsdtwNet
+from osdtw_models.releases import CONFIG, WEIGHTS
 from osdtw_training import distributed, report, stages
 from osdtw_training.checks import check
 from osdtw_training.data import load_data
@@ -58,6 +60,7 @@ def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Resu
 
     Raises:
         FileExistsError: If the folder holds a run and ``resume`` is False.
+        BlockingIOError: If another process trains there.
         ValueError: If the data do not fit the recipe, or the recipe is not the one that the run began with.
     """
     with distributed.joined(recipe.device):
@@ -66,34 +69,38 @@ def run_recipe(recipe: Recipe, folder: str | Path, resume: bool = False) -> Resu
         data = load_data(recipe)
         partition = check(recipe, data, start=not resume)
         run = Run(folder, resume)
-        _same_recipe(run, recipe)
-        announce(recipe, data, partition)
-        list_images(recipe, run, data)
-        network = METHODS[recipe.method](recipe, data, run)
-        network.class_counts = data.group_counts
-        calibration = calibrate(recipe, data, network, partition)
-        if distributed.first():
-            save_network(network, run, data.train.class_names)
-        results = {**evaluate(recipe, data, network, partition, run, origin), **calibration}
-        run.write_json("results.json", results)
+        with run.held():
+            _same_recipe(run, recipe)
+            announce(recipe, data, partition)
+            list_images(recipe, run, data)
+            network = METHODS[recipe.method](recipe, data, run)
+            network.class_counts = data.group_counts
+            calibration = calibrate(recipe, data, network, partition)
+            if distributed.first():
+                save_network(network, run, data.train.class_names)
+            results = {**evaluate(recipe, data, network, partition, run, origin), **calibration}
+            run.write_json("results.json", results)
     if distributed.first():
         report.write(run)
     return Result(run.folder, network, results)
 
 
 def save_network(network: OsdtwNet, run: Run, class_names: tuple[str, ...]) -> None:
-    """Write ``config.json`` (timm's form) and ``model.safetensors`` of the assembled network."""
+    """Write ``config.json`` (timm's form) and ``model.safetensors`` of the assembled network, and their checksums."""
     network = network.to(memory_format=torch.contiguous_format)  # the layout that safetensors takes
+    (run.folder / SUMS).unlink(missing_ok=True)  # sums of an older network would call the new one damaged
     with tempfile.TemporaryDirectory() as folder:
-        save_for_hf(
-            network,
-            folder,
-            model_config={"label_names": list(class_names)},
-            model_args=network.model_args(),
-            safe_serialization=True,
-        )
-        for name in ("model.safetensors", "config.json"):
+        with errors_about(weights := Path(folder) / WEIGHTS, weights):
+            save_for_hf(
+                network,
+                folder,
+                model_config={"label_names": list(class_names)},
+                model_args=network.model_args(),
+                safe_serialization=True,
+            )
+        for name in (WEIGHTS, CONFIG):
             write_whole(run.folder / name, partial(shutil.copyfile, Path(folder) / name))
+    write_sums(run.folder, (WEIGHTS, CONFIG))
 
 
 def _same_recipe(run: Run, recipe: Recipe) -> None:

@@ -7,9 +7,9 @@ Layout::
 
     recipe.json        the recipe as it ran            images.json     chosen and held-out images, with SHA-256
     metrics.jsonl      one line per epoch              plan.json       the chosen plan and why
-    checkpoints/       one file per stage              *.png           figures
+    checkpoints/       the last two of each stage      *.png           figures
     broken_images.csv  what could not be read, if any  confusion.csv   what was taken for what
-    config.json, model.safetensors                     the assembled network, as timm reads it
+    config.json, model.safetensors, SHA256SUMS         the assembled network, as timm reads it
     results.json       every number, with seed, hardware and time
     results.csv        accuracy and F1 by class        mistakes/       pictures of the surest mistakes
     report.html        all of it on one page
@@ -18,16 +18,17 @@ Layout::
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from osdtw_models.files import write_text, write_whole
-from osdtw_training import distributed
+from osdtw_models.files import append_line, remove_drafts, write_text
+from osdtw_training import checkpoints, distributed
+from osdtw_training.locks import locked
 
 
 class Run:
@@ -48,6 +49,19 @@ class Run:
         if (self.folder / "recipe.json").exists() and not resume:
             raise FileExistsError(f"{self.folder} holds a run; pass --resume to go on or choose another --output.")
         (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Train here, alone: what killed runs left half-written is removed.
+
+        Yields:
+            Nothing.
+        """
+        with locked(self.folder):
+            if distributed.first():
+                remove_drafts(self.folder)
+                remove_drafts(self.folder / "checkpoints")
+            yield
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run folder."""
@@ -78,10 +92,8 @@ class Run:
 
     def log(self, stage: str, epoch: int, **values: float) -> None:
         """Append one line to ``metrics.jsonl``."""
-        if not distributed.first():
-            return
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"stage": stage, "epoch": epoch, **values}) + "\n")
+        if distributed.first():
+            append_line(self.folder / "metrics.jsonl", json.dumps({"stage": stage, "epoch": epoch, **values}))
 
     def forget(self, stage: str, epoch: int) -> None:
         """Drop the metrics of a stage from an epoch on: a resumed run writes them again."""
@@ -92,45 +104,60 @@ class Run:
             write_text(path, "".join(f"{line}\n" for line in kept))
 
     def metrics(self) -> list[dict[str, Any]]:
-        """All lines of ``metrics.jsonl``."""
+        """All lines of ``metrics.jsonl`` but one that a crash cut short."""
         with distributed.file_of_first(self.folder / "metrics.jsonl") as path:
             lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-        return [json.loads(line) for line in lines]
+        return [json.loads(line) for line in lines if not _is_cut(line)]
 
     def save_checkpoint(self, stage: str, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-        """Save tensors and a JSON state as ``checkpoints/<stage>.safetensors``."""
+        """Save tensors and a JSON state as ``checkpoints/<stage>.safetensors``; the one before is kept beside it."""
         if not distributed.first():
             return
-        metadata = {"state": json.dumps(state)}
-        tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-        write_whole(self._checkpoint(stage), lambda path: save_file(tensors, path, metadata=metadata))
+        last, previous = self._checkpoints(stage)
+        if last.is_file():
+            last.replace(previous)
+        checkpoints.save(last, tensors, state)
 
     def has_checkpoint(self, stage: str) -> bool:
         """Whether a stage has begun."""
-        return self.has(f"checkpoints/{stage}.safetensors")
+        return any(self.has(f"checkpoints/{path.name}") for path in self._checkpoints(stage))
 
     def load_checkpoint(self, stage: str) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and state of a stage's checkpoint, or None if it has none yet.
+        """Tensors and state of a stage's last good checkpoint, or None if it has none yet.
+
+        A damaged one is set aside, and said so; the one before it then counts.
 
         Returns:
             The pair, or None.
 
         Raises:
-            ValueError: If the file is damaged.
+            ValueError: If the only one is damaged, or a newer version wrote it.
         """
-        with distributed.file_of_first(self._checkpoint(stage)) as path:
-            if not path.is_file():
-                return None
-            try:
-                with safetensors.safe_open(path, framework="pt") as file:
-                    state = json.loads(file.metadata()["state"])
-                    tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            except (safetensors.SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
-                raise ValueError(f"{path} is damaged ({error}); delete it to train that stage again.") from error
-            return tensors, state
+        damaged: dict[Path, checkpoints.DamagedCheckpoint] = {}
+        for path in self._checkpoints(stage):
+            with distributed.file_of_first(path) as file:
+                if not file.is_file():
+                    continue
+                try:
+                    saved = checkpoints.load(file)
+                except checkpoints.DamagedCheckpoint as error:
+                    damaged[path] = error
+                    continue
+            for bad, reason in damaged.items():
+                print(f"{bad} is damaged ({reason}); going on from {path.name}, the checkpoint before it.")
+                if distributed.first():
+                    bad.replace(bad.with_suffix(".damaged"))
+            return saved
+        for bad, reason in damaged.items():
+            raise ValueError(
+                f"{bad} is damaged ({reason}), and no good one is left; delete it to train that stage again."
+            ) from reason
+        return None
 
-    def _checkpoint(self, stage: str) -> Path:
-        return self.folder / "checkpoints" / f"{stage}.safetensors"
+    def _checkpoints(self, stage: str) -> tuple[Path, Path]:
+        """Where a stage's last checkpoint lies, and the one before it."""
+        folder = self.folder / "checkpoints"
+        return folder / f"{stage}.safetensors", folder / f"{stage}.previous.safetensors"
 
 
 def pack_state(module_state: dict[str, Tensor], optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -156,8 +183,11 @@ def unpack_state(tensors: dict[str, Tensor], optimizer: torch.optim.Optimizer | 
 
 
 def _is_from(line: str, stage: str, epoch: int) -> bool:
-    try:
-        values = json.loads(line)
-    except json.JSONDecodeError:
-        return True  # a line cut short by a crash
+    if _is_cut(line):
+        return True
+    values = json.loads(line)
     return bool(values["stage"] == stage and values["epoch"] >= epoch)
+
+
+def _is_cut(line: str) -> bool:
+    return not line.endswith("}")  # by a crash: every line is one JSON object, and a shorter one never ends so
