@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
+from matplotlib.figure import Figure
+from PIL import Image
 from pyarrow import parquet
 
+from osdtw_models import create_model
+from osdtw_models.files import write_whole
+from osdtw_models.load import load_model
+from osdtw_models.network import OsdtwNet
 from osdtw_models.tables import write_table
+from osdtw_training.pipeline import save_network
 from osdtw_training.runs import Run
 
 NUMBERS = 50_000
@@ -72,21 +79,62 @@ def _read_parquet(folder: Path) -> int:
     return _only(parquet.read_table(folder / "seen.parquet")["n"].to_pylist())
 
 
-def _only(values: list[int]) -> int:
+def _log(folder: Path, n: int) -> None:
+    Run(folder, resume=True).log("joint", n, loss=0.5)
+
+
+def _logged(folder: Path) -> int:
+    return int(Run(folder, resume=True).metrics()[-1]["epoch"])
+
+
+@cache
+def _network() -> OsdtwNet:
+    network = create_model("osdtw_resnet14", num_classes=2, task_classes=[[0, 1]])
+    assert isinstance(network, OsdtwNet)
+    return network
+
+
+@torch.no_grad()
+def _save_network(folder: Path, n: int) -> None:
+    for parameter in _network().parameters():
+        parameter.fill_(n)
+    save_network(_network(), Run(folder, resume=True), ("a", "b"))
+
+
+def _load_network(folder: Path) -> int:
+    return int(_only(torch.cat([value.flatten() for value in load_model(folder).parameters()]).tolist(), None))
+
+
+def _draw(folder: Path, n: int) -> None:
+    figure = Figure((1, 1), facecolor=(n % 256 / 255, 0, 0))
+    write_whole(folder / "plan.png", lambda draft: figure.savefig(draft, format="png"))
+
+
+def _drawn(folder: Path) -> int:
+    with Image.open(folder / "plan.png") as image:
+        return int(image.convert("RGB").getpixel((0, 0))[0])
+
+
+def _only(values: list[int], number: int | None = NUMBERS) -> int:
     """What all of the right number of values are."""
-    if len(values) != NUMBERS or len(set(values)) != 1:
+    if len(values) != (number or len(values)) or len(set(values)) != 1:
         raise ValueError("The file is cut or a mixture.")
     return values[0]
 
 
 CHECKPOINT = Place("checkpoint", "checkpoints/joint.safetensors", _save, _saved)
-JSON = Place("JSON of a run folder", "plan.json", _write_json, _read_json)
-CSV = Place("table as CSV", "seen.csv", _write_csv, _read_csv)
-PARQUET = Place("table as parquet", "seen.parquet", _write_parquet, _read_parquet)
-PLACES = (CHECKPOINT, JSON, CSV, PARQUET)
+NETWORK = Place("network with its config and checksums", "model.safetensors", _save_network, _load_network)
+PLACES = (
+    CHECKPOINT,
+    NETWORK,
+    Place("JSON file of a run folder", "plan.json", _write_json, _read_json),
+    Place("line of metrics.jsonl", "metrics.jsonl", _log, _logged),
+    Place("table as CSV", "seen.csv", _write_csv, _read_csv),
+    Place("table as parquet", "seen.parquet", _write_parquet, _read_parquet),
+    Place("figure", "plan.png", _draw, _drawn),
+)
 
 
-def describe(folder: Path) -> str:
-    """What lies in a folder, for a study that lost something."""
-    files = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    return json.dumps(files)
+def drafts(folder: Path) -> list[str]:
+    """Half-written files in a folder: there are some only while somebody writes, or after a kill."""
+    return [path.name for path in folder.rglob(".*") if path.name != ".lock"]
