@@ -32,10 +32,10 @@ def check_sums(folder: Path, names: Sequence[str]) -> None:
     """
     if not (folder / SUMS).is_file():
         return
-    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
-    sums = {line[66:]: line[:64] for line in lines}
+    text = (folder / SUMS).read_bytes().decode(errors="replace")
+    sums = {name: digest for digest, _, name in (line.partition("  ") for line in text.split("\n"))}
     for name in names:
-        if sums.get(name) != _sum(folder / name):
+        if sums.get(name) != _sum(folder / name) or not text.endswith("\n"):
             raise ValueError(
                 f"{folder / name} is not the file that {SUMS} beside it speaks of: one of them is damaged or was "
                 f"changed; copy or save both again, or delete {SUMS} if you changed {name} yourself."

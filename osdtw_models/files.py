@@ -90,7 +90,8 @@ def errors_about(path: Path, draft: Path) -> Iterator[None]:
             raise
         raise OSError(*_told(int(number[1]), path, draft)) from error
     except OSError as error:
-        if error.errno is None or error.filename not in (None, str(draft), draft):
+        names = {str(name) for name in (error.filename, error.filename2) if name is not None}
+        if error.errno is None or (names and str(draft) not in names):
             raise  # it is about another file, or already a sentence
         raise OSError(*_told(error.errno, path, draft)) from error
 

@@ -63,7 +63,7 @@ def failed_at_every_call(error: str) -> Iterator[Row]:
             error,
             f"every system call of a save {'over an older file' if old else 'of a new file'}",
             checks,
-            "one line with the file's name and the reason, the older content kept, no half-written file left",
+            "one line with name and reason, the older content or all of the new one, no half-written file left",
         )
 
 

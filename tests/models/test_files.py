@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 from contextlib import contextmanager
 
 import pytest
@@ -69,6 +70,15 @@ def test_a_step_that_fails_is_told_with_the_final_name(tmp_path, monkeypatch, st
     assert told.value.filename == str(path)
     assert (path.read_text() if path.exists() else None) == old
     assert not list(tmp_path.glob(".*"))
+
+
+def test_a_copy_that_finds_no_room_is_told_with_its_own_name(tmp_path):
+    source, path = tmp_path / "source.bin", tmp_path / "copy.bin"
+    source.write_bytes(bytes(SIZE))
+    with pytest.raises(OSError, match="bytes are free there") as told, no_room(SIZE // 2):
+        write_whole(path, lambda draft: shutil.copyfile(source, draft))
+    assert told.value.filename == str(path)
+    assert list(tmp_path.iterdir()) == [source]
 
 
 def test_file_and_folder_are_flushed_in_this_order(tmp_path, monkeypatch):

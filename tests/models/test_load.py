@@ -159,10 +159,10 @@ def test_a_flipped_bit_is_found_where_sums_lie_beside_the_files(run):
     assert sums == {name: sha256((run / name).read_bytes()).hexdigest() for name in names}
     for name in (*names, "SHA256SUMS"):
         whole = (run / name).read_bytes()
-        for place in (0, len(whole) // 2, len(whole) - 2):
-            flipped = bytearray(whole)
-            flipped[place] ^= 4
-            (run / name).write_bytes(flipped)
+        places = range(len(whole)) if name == "SHA256SUMS" else (0, len(whole) // 2, len(whole) - 1)
+        flipped = [whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :] for place in places]
+        for damaged in (*flipped, whole[:-1]):
+            (run / name).write_bytes(damaged)
             assert "is not the file that SHA256SUMS beside it speaks of" in refusal(run)
         (run / name).write_bytes(whole)
     load_model(run)
