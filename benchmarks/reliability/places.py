@@ -137,4 +137,4 @@ PLACES = (
 
 def drafts(folder: Path) -> list[str]:
     """Half-written files in a folder: there are some only while somebody writes, or after a kill."""
-    return [path.name for path in folder.rglob(".*") if path.name != ".lock"]
+    return [path.name for path in folder.rglob(".*")]

@@ -119,7 +119,7 @@ def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
 
 
 def test_drafts_are_removed_and_nothing_else(tmp_path):
-    for name in (".a.json.123.tmp", ".tmpXyZ", "a.json", ".lock", "b.tmp"):
+    for name in (".a.json.123.tmp", ".tmpXyZ", "a.json", ".hidden", "b.tmp"):
         (tmp_path / name).touch()
     remove_drafts(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "a.json", "b.tmp"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".hidden", "a.json", "b.tmp"]

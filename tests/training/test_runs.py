@@ -126,7 +126,9 @@ def test_two_runs_in_one_folder(run):
     for draft in drafts:
         draft.write_text("half")
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(run.folder / ".lock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, "-c", HOLD, str(run.folder / "checkpoints" / "lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     ) as other:
         assert other.stdout.readline() == b"1\n"
         with pytest.raises(BlockingIOError, match="is in use by another process; wait for it"), run.held():
@@ -134,7 +136,7 @@ def test_two_runs_in_one_folder(run):
         assert all(draft.exists() for draft in drafts)  # they may be the other run's
         other.kill()
     with run.held():  # the lock died with its process
-        assert f"process {os.getpid()} on" in (run.folder / ".lock").read_text()
+        assert f"process {os.getpid()} on" in (run.folder / "checkpoints" / "lock").read_text()
         assert not any(draft.exists() for draft in drafts)
     with run.held():
         pass

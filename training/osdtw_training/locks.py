@@ -11,7 +11,7 @@ from pathlib import Path
 
 from osdtw_training import distributed
 
-NAME = ".lock"
+NAME = "checkpoints/lock"
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def locked(folder: Path) -> Iterator[None]:
         return
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
+    (folder / NAME).parent.mkdir(parents=True, exist_ok=True)
     with (folder / NAME).open("a+", encoding="utf-8") as file:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
