@@ -91,7 +91,7 @@ def errors_about(path: Path, draft: Path) -> Iterator[None]:
         raise OSError(*_told(int(number[1]), path, draft)) from error
     except OSError as error:
         names = {str(name) for name in (error.filename, error.filename2) if name is not None}
-        if error.errno is None or (names and str(draft) not in names):
+        if error.errno is None or (names and not names & {str(draft), str(path.parent)}):
             raise  # it is about another file, or already a sentence
         raise OSError(*_told(error.errno, path, draft)) from error
 

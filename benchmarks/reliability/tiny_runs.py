@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from osdtw_models.files import write_text
-from osdtw_training import cli, figures
+from osdtw_training import cli, report
 from osdtw_training.checkpoints import load
 from osdtw_training.pipeline import run_recipe
 from osdtw_training.recipe import Recipe
@@ -36,15 +36,15 @@ EPOCH = re.compile(r"^ *(\w+) +(\d+)/\d+  loss", re.MULTILINE)
 
 
 def go_on(folder: Path, recipe: Recipe = RECIPE) -> None:
-    """Begin the run, or go on with it; without figures, which would take as long as all the rest."""
-    figures.draw = lambda run: []
+    """Begin the run, or go on with it; without figures and report, which would take as long as all the rest."""
+    report.write = lambda run: []
     torch.set_num_threads(1)
     run_recipe(recipe, folder, resume=True)
 
 
 def command(folder: Path) -> int:
     """The same by the door: ``osdtw-train --output FOLDER --resume``; returns the exit code."""
-    figures.draw = lambda run: []
+    report.write = lambda run: []
     if not (folder / "recipe.json").is_file():
         write_text(folder / "recipe.json", json.dumps(to_values(RECIPE)))
     return cli.train(["--output", str(folder), "--resume"])

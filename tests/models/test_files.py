@@ -72,6 +72,16 @@ def test_a_step_that_fails_is_told_with_the_final_name(tmp_path, monkeypatch, st
     assert not list(tmp_path.glob(".*"))
 
 
+def test_a_folder_that_cannot_be_opened_is_told_with_the_files_name(tmp_path, monkeypatch):
+    def fail(path, flags):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    monkeypatch.setattr(os, "open", fail)
+    with pytest.raises(OSError, match="Input/output error") as told:
+        write_text(tmp_path / "file.txt", "new")
+    assert told.value.filename == str(tmp_path / "file.txt")
+
+
 def test_a_copy_that_finds_no_room_is_told_with_its_own_name(tmp_path):
     source, path = tmp_path / "source.bin", tmp_path / "copy.bin"
     source.write_bytes(bytes(SIZE))
