@@ -1,6 +1,7 @@
 """Runs that are disturbed five times each and go on after each: do they end like the undisturbed one?
 
-If one does not, all five count as lost.
+If one does not, all five count as lost. Moments are random in the lines that a run prints, each epoch being one, and in
+the time from one line to the next: time alone would hit what runs before the first epoch, on a machine that is busy.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
-from forks import disturb, fork, wait
+from forks import await_lines, disturb, fork, wait
 from rows import Row, tried
 from tiny_runs import ends, epochs, whole
 
 EACH = 5
+MOST_LINES = 13  # a process begins with four; five times half of the rest is a whole run
 CODES = {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 143, signal.SIGINT: 130}
 Start = Callable[[Path], int | None]
 
@@ -37,12 +39,13 @@ def disturbed_runs(tries: Mapping[signal.Signals, int], start: Start, moments: r
         undisturbed = Path(name) / "undisturbed"
         started = time.perf_counter()
         assert wait(fork(lambda: start(undisturbed), Path(name) / "said.txt")) == 0
-        seconds, right = time.perf_counter() - started, ends(undisturbed)
+        pace = (time.perf_counter() - started) / (Path(name) / "said.txt").read_bytes().count(b"\n")
+        right = ends(undisturbed)
     for number, least in tries.items():
         checks: list[bool] = []
         stages: Counter[str] = Counter()
         while len(checks) < least:
-            checks += disturbed(number, start, seconds, right, moments, stages)
+            checks += disturbed(number, start, pace, right, moments, stages)
         means = "all final files whole, no finished epoch trained again, and at the end the undisturbed run's weights"
         if number != signal.SIGKILL:
             means = f"exit code {CODES[number]}, once training has begun the command to go on; {means}"
@@ -53,7 +56,7 @@ def disturbed_runs(tries: Mapping[signal.Signals, int], start: Start, moments: r
 def disturbed(
     number: signal.Signals,
     start: Start,
-    seconds: float,
+    pace: float,
     right: object,
     moments: random.Random,
     stages: Counter[str],
@@ -63,7 +66,7 @@ def disturbed(
     Args:
         number: The signal.
         start: Begins the run, or goes on with it.
-        seconds: How long an undisturbed run takes.
+        pace: Seconds from one line to the next, on average.
         right: What `ends` says of it.
         moments: When.
         stages: Gets the stage whose epoch was the last told before each signal.
@@ -77,12 +80,15 @@ def disturbed(
         told: Counter[tuple[str, str]] = Counter()
         ended = None
         while len(good) < EACH and ended != 0:
-            ended = disturb(fork(lambda: start(folder), said), moments.uniform(0.05, 0.4) * seconds, number)
+            said.unlink(missing_ok=True)
+            child = fork(lambda: start(folder), said)
+            await_lines(child, said, moments.randint(1, MOST_LINES))
+            ended = disturb(child, moments.random() * pace, number)
             now = epochs(said)
             told += now
             if ended:
                 good.append(ended == CODES[number] and whole(folder) and sentence(said, folder, number))
-                stages[list(now)[-1][0] if now else "no epoch yet"] += 1
+                stages[list(told)[-1][0] if told else "no epoch"] += 1
                 if not good[-1]:
                     print(f"lost: {number.name}, exit code {ended}: {said.read_text(encoding='utf-8')[-300:]}")
         if ended:
@@ -99,5 +105,6 @@ def sentence(said: Path, folder: Path, number: signal.Signals) -> bool:
     lines = said.read_text(encoding="utf-8").splitlines()
     if number == signal.SIGKILL:
         return True
-    ending = f"osdtw-train --output {folder} --resume" if any(line.startswith("Data:") for line in lines) else "."
-    return lines[-1].startswith("osdtw-train: stopped; ") and lines[-1].endswith(ending)
+    begun = any(line.startswith("Data:") for line in lines)
+    how = lines[-1].endswith(f"osdtw-train --output {folder} --resume")
+    return lines[-1].startswith("osdtw-train: stopped; ") and (how or not begun)

@@ -48,6 +48,17 @@ def wait(child: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+def await_lines(child: int, said: Path, number: int) -> None:
+    """Wait until a child has printed so many lines, or has ended."""
+    place = os.pidfd_open(child)
+    try:
+        while not select.select([place], [], [], 0.05)[0]:
+            if said.exists() and said.read_bytes().count(b"\n") >= number:
+                return
+    finally:
+        os.close(place)
+
+
 def disturb(child: int, seconds: float, number: int) -> int:
     """Send a child a signal after a time, unless it has ended; returns as `wait`."""
     place = os.pidfd_open(child)

@@ -1,4 +1,4 @@
-"""Processes killed at random moments: is what they leave whole, and does it go on to the same end?
+"""Writers killed at random moments: is what they leave whole?
 
     python benchmarks/reliability/kill.py    -> benchmarks/studies/reliability/kill.json
 
@@ -17,14 +17,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from disturbed_runs import disturbed_runs
 from forks import disturb, fork, wait
 from osdtw_export.export import export_onnx
 from osdtw_export.runtime import OnnxClassifier
 from osdtw_models import create_model
 from places import PLACES, Place
 from rows import Row, tried, write_study
-from tiny_runs import go_on
 
 SAVES = {"checkpoint": 200}
 OTHER_SAVES = 50
@@ -32,7 +30,7 @@ EXPORTS = 10
 
 
 def study(seed: int) -> Iterator[Row]:
-    """Kill savers, runs and exports."""
+    """Kill savers and exports."""
     moments = random.Random(seed)
     for place in PLACES:
         tries = SAVES.get(place.name, OTHER_SAVES)
@@ -42,7 +40,6 @@ def study(seed: int) -> Iterator[Row]:
             [killed_saving(place, moments) for _ in range(tries)],
             "what is there is whole, and of the last version told saved or the one after it",
         )
-    yield from disturbed_runs({signal.SIGKILL: 50}, go_on, moments)
     yield killed_exports(moments)
 
 

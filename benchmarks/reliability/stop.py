@@ -1,4 +1,4 @@
-"""Training that is asked to stop at random moments, by Ctrl-C and by SIGTERM: how does it end, and does it go on?
+"""Training killed or asked to stop at random moments of all its stages: how does it end, and does it go on?
 
     python benchmarks/reliability/stop.py    -> benchmarks/studies/reliability/stop.json
 
@@ -12,10 +12,16 @@ import signal
 import sys
 
 from disturbed_runs import disturbed_runs
-from rows import write_study
+from rows import Row, write_study
 from tiny_runs import command
 
-TRIES = {signal.SIGTERM: 25, signal.SIGINT: 25}
+TRIES = {signal.SIGKILL: 50, signal.SIGTERM: 25, signal.SIGINT: 25}
+
+
+def study(seed: int) -> list[Row]:
+    """Disturb runs by every signal."""
+    return list(disturbed_runs(TRIES, command, random.Random(seed)))
+
 
 if __name__ == "__main__":
-    sys.exit(write_study("stop", "Stopped", 0, lambda seed: list(disturbed_runs(TRIES, command, random.Random(seed)))))
+    sys.exit(write_study("stop", "Training killed or stopped", 0, study))
