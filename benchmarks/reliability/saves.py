@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from osdtw_models.checksums import SUMS
-from osdtw_models.load import CONFIG, WEIGHTS
+from osdtw_models.releases import CONFIG, WEIGHTS
 from osdtw_training.pipeline import run_recipe
 from osdtw_training.runs import Run
 from osdtw_training.values import to_values
