@@ -10,7 +10,7 @@ from osdtw_models.backbone import Backbone
 from osdtw_models.checkpoint import convert_checkpoint
 from osdtw_models.hub import fetch
 from osdtw_models.network import OsdtwNet
-from osdtw_models.partition import ClassPartition
+from osdtw_models.partition import ClassPartition, checked_counts
 from osdtw_models.releases import WEIGHTS, released_args
 from osdtw_models.timm_backbone import TimmBackbone
 
@@ -38,10 +38,10 @@ def build(name: str, backbone: Backbone, pretrained: bool, levels: int, **kwargs
     if kwargs.pop("backbone_pretrained", False):
         raise ValueError(f"timm has no weights of the backbone of {name}; start from scratch.")
     if kwargs.get("class_counts") is not None:
-        kwargs["class_counts"] = [int(count) for count in kwargs["class_counts"]]  # an array compares element-wise
+        kwargs["class_counts"] = checked_counts(kwargs["class_counts"])  # an array compares element-wise
     if "num_classes" not in kwargs:  # who says how often each class is, or which task it is in, has said how many
         if kwargs.get("task_classes") is not None:
-            kwargs["num_classes"] = len(set().union(*kwargs["task_classes"]))
+            kwargs["num_classes"] = ClassPartition(kwargs["task_classes"]).num_classes
         elif kwargs.get("class_counts") is not None:
             kwargs["num_classes"] = len(kwargs["class_counts"])
     cfg = kwargs.get("pretrained_cfg")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from osdtw_models.lazy_images import LazyImages
+from osdtw_models.names import printable
 from osdtw_models.photographs import Photographs
 from osdtw_models.soundness import BrokenImage, Policy, sound_images
 
@@ -104,7 +105,7 @@ def photograph_set(
     """
     kept, left_out = sound_images(found, [class_names[label] for label in labels], source or root, reading.broken, root)
     photographs = Photographs(tuple(found[i] for i in kept), *reading.fit)
-    names = tuple(str(file.relative_to(root)) for file in photographs.files)
+    names = tuple(printable(str(file.relative_to(root))) for file in photographs.files)
     images = photographs if reading.lazy else photographs[:]
     return ImageSet(images, torch.tensor([labels[i] for i in kept]), tuple(class_names), names, left_out)
 

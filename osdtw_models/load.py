@@ -7,11 +7,9 @@ opened: ``.bin`` and ``.pth`` are pickles, which can run code.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import timm
-from safetensors import SafetensorError, safe_open
 from timm.models import get_pretrained_cfg
 
 from osdtw_models.checksums import check_sums
@@ -19,8 +17,7 @@ from osdtw_models.doors import first_line
 from osdtw_models.hub import fetch
 from osdtw_models.network import OsdtwNet
 from osdtw_models.releases import CONFIG, WEIGHTS
-
-FAMILY = "osdtw_"
+from osdtw_models.saved_files import FAMILY, check_preparation, check_size, read_config, read_header
 
 
 def load_model(source: str | Path) -> OsdtwNet:
@@ -43,8 +40,8 @@ def load_model(source: str | Path) -> OsdtwNet:
         if not (folder / name).is_file():
             raise FileNotFoundError(f"{source} has no {name}; give a folder that holds {CONFIG} and {WEIGHTS}.")
     check_sums(folder, (CONFIG, WEIGHTS))
-    _check_config(folder / CONFIG)
-    _check_weights(folder / WEIGHTS)
+    file = folder / CONFIG
+    check_size(read_config(file), read_header(folder / WEIGHTS), file)
     try:
         model = timm.create_model(f"local-dir:{folder}", pretrained=True)
     except Exception as error:  # the two files are the user's: whatever they provoke becomes one sentence
@@ -52,15 +49,13 @@ def load_model(source: str | Path) -> OsdtwNet:
             f"The {CONFIG} and {WEIGHTS} of {source} do not fit each other: {first_line(error)}"
         ) from error
     if not isinstance(model, OsdtwNet):
-        raise ValueError(
-            f"{folder / CONFIG} builds a {type(model).__name__}, not a classifier; save the whole network."
-        )
+        raise ValueError(f"{file} builds a {type(model).__name__}, not a classifier; save the whole network.")
     claimed = model.pretrained_cfg["num_classes"]
     if claimed != model.num_classes:  # timm takes this as a wish for new classes and leaves them untrained
         raise ValueError(
-            f"{folder / CONFIG} says {claimed} classes in one place and {model.num_classes} in another; save the "
-            "checkpoint again."
+            f"{file} says {claimed} classes in one place and {model.num_classes} in another; save the checkpoint again."
         )
+    check_preparation(model.pretrained_cfg, model.num_classes, file)
     return model.eval()
 
 
@@ -115,24 +110,3 @@ def _released_folder(name: str) -> Path | None:
     if cfg.file:
         return Path(cfg.file).parent
     return fetch(cfg.hf_hub_id) if cfg.hf_hub_id else None
-
-
-def _check_config(file: Path) -> None:
-    """Refuse a config that is not of this family, before timm builds whatever it names."""
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid JSON ({first_line(error)}); save the checkpoint again.") from error
-    name = config.get("architecture") if isinstance(config, dict) else None
-    if not (isinstance(name, str) and name.startswith(FAMILY) and timm.is_model(name)):
-        known = ", ".join(timm.list_models(f"{FAMILY}*"))
-        raise ValueError(f"{file} has the architecture {name!r}, which is not an OSDTW network: {known}.")
-
-
-def _check_weights(file: Path) -> None:
-    """Refuse a damaged weight file; safetensors' header tells without reading the tensors."""
-    try:
-        with safe_open(file, framework="pt"):
-            pass
-    except SafetensorError as error:
-        raise ValueError(f"{file} is damaged or cut short ({first_line(error)}); copy or save it again.") from error

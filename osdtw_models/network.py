@@ -24,7 +24,7 @@ from osdtw_models.backbone import Backbone
 from osdtw_models.decoder import Decoder
 from osdtw_models.features import FeatureLevels
 from osdtw_models.fused_tasks import FusedTasks, check_fusion, refuse_other_tasks
-from osdtw_models.partition import ClassPartition
+from osdtw_models.partition import ClassPartition, checked_counts
 from osdtw_models.pooling import TokenPool, UnitLength, make_pool
 from osdtw_models.protocol import TimmProtocol
 
@@ -105,8 +105,10 @@ class OsdtwNet(FeatureLevels, FusedTasks, TimmProtocol):
         self.normalise_features = normalise_features
         self.layout, self.prefix_tokens = pieces.layout, pieces.prefix_tokens
         # A network without classifiers still has its tasks: they decide how many decoders there are.
-        self.class_counts = None if class_counts is None else [int(count) for count in class_counts]
-        listed = len(set().union(*task_classes)) if task_classes else len(self.class_counts or (0, 1))
+        self.class_counts = None if class_counts is None else checked_counts(class_counts)
+        listed = (
+            ClassPartition(cast("Any", task_classes)).num_classes if task_classes else len(self.class_counts or (0, 1))
+        )
         self.partition = ClassPartition.resolve(
             num_classes or listed, task_classes, self.class_counts, open_none=open_none
         )

@@ -11,12 +11,16 @@ classification. Nor have experts: several tasks of which every one lists all cla
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from operator import index
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+
+MOST_IMAGES = 2**53  # of one class; floats hold all whole numbers up to there
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,11 @@ class ClassPartition:
     open_none: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tasks", tuple(tuple(int(c) for c in task) for task in self.tasks))
+        try:
+            tasks = tuple(tuple(index(c) for c in task) for task in self.tasks)
+        except TypeError as error:
+            raise ValueError(f"The tasks must be lists of class numbers ({error}).") from error
+        object.__setattr__(self, "tasks", tasks)
         if not self.tasks:
             raise ValueError("A partition needs at least one task; give one list of classes per task.")
         for k, task in enumerate(self.tasks):
@@ -150,7 +158,7 @@ class ClassPartition:
                 "give one count per class."
             )
         if task_classes is not None:
-            partition = cls(tuple(tuple(task) for task in task_classes), open_none)
+            partition = cls(cast("Any", task_classes), open_none)
             if partition.num_classes != num_classes:
                 raise ValueError(
                     f"task_classes lists {partition.num_classes} classes but the model has {num_classes}; "
@@ -297,6 +305,28 @@ class ClassPartition:
     def to_lists(self) -> list[list[int]]:
         """The partition as JSON-ready lists (the model argument ``task_classes``)."""
         return [list(task) for task in self.tasks]
+
+
+def checked_counts(counts: Iterable[Any]) -> list[int]:
+    """Training images per class as plain numbers.
+
+    Args:
+        counts: Numbers of any kind.
+
+    Returns:
+        The numbers, JSON-ready.
+
+    Raises:
+        ValueError: If they are no numbers of images.
+    """
+    try:
+        whole = [int(count) for count in counts]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"class_counts must be numbers of images, one per class ({error}).") from error
+    odd = [count for count in whole if not 0 <= count <= MOST_IMAGES]
+    if odd:
+        raise ValueError(f"class_counts holds {odd[0]}, which is no number of images.")
+    return whole
 
 
 def _first_wrong(listed: list[int]) -> str:

@@ -14,6 +14,8 @@ IMAGE_FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAX_PIXELS = 80_000_000  # below Pillow's own warning
+MAX_SIDE = 8192  # of the squares that networks take
+MAX_RATIO = 200  # of a photograph's sides: scaled by its short side, a strip would become a bomb
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
 
@@ -43,6 +45,8 @@ def open_image(file: Path) -> Image.Image:
     Raises:
         BrokenImageError: If the file is not a readable image of an allowed format and size.
     """
+    if not file.is_file():  # a pipe would be waited for, a device never ends
+        raise BrokenImageError(file, "there is no such file")
     try:
         return _decode(file)
     except Exception as error:  # decoders raise many kinds (EOFError, struct.error, ...); the verdict is the same
@@ -73,6 +77,8 @@ def _decode(source: Path | BinaryIO) -> Image.Image:
     with Image.open(source, formats=IMAGE_FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError(f"{image.width} x {image.height} pixels are too many")
+        if max(image.size) > MAX_RATIO * min(image.size):
+            raise ValueError(f"{image.width} x {image.height} pixels are a strip, not a picture")
         if image.mode.startswith(("I", "F")):
             raise ValueError("more than 8 bits a channel, which would be cut off; convert it to 8 bits")
         return image.convert("RGB")
@@ -104,8 +110,6 @@ def fit_image(image: Image.Image, img_size: int, crop_pct: float = 1.0, interpol
 
 
 def _reason_of_file(file: Path, error: Exception) -> str:
-    if not file.is_file():
-        return "there is no such file"
     if not file.stat().st_size:
         return "it is empty"
     return _reason(error)

@@ -13,6 +13,7 @@ from PIL import Image
 from timm.data import resolve_model_data_config
 
 from osdtw_models.load import load_model
+from osdtw_models.names import printable
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_models.pixels import IMAGE_SUFFIXES, Pixels, fit_image, open_image
@@ -65,11 +66,20 @@ class TorchClassifier:
 
     Args:
         model: The network, in evaluation mode.
+
+    Raises:
+        ValueError: If it does not take square RGB images, or has no classes.
     """
 
     def __init__(self, model: OsdtwNet) -> None:
         self.model = model
         names, data = model.pretrained_cfg.get("label_names"), resolve_model_data_config(model)
+        channels, height, width = data["input_size"]
+        if model.in_chans != 3 or channels != 3 or height != width or not model.num_classes:
+            raise ValueError(
+                f"This network takes {model.in_chans} x {height} x {width} and knows {model.num_classes} classes; "
+                "images are classified by networks that take square RGB images and have classes."
+            )
         self.label_names: list[str] | None = list(names) if names else None
         self.task_classes = model.partition.to_lists()
         self.class_counts: Sequence[int] | None = model.class_counts
@@ -168,7 +178,10 @@ class Predictor:
         """The same for files and images only, batch by batch: no more than a batch is in memory."""
         for start in range(0, len(images), self.batch_size):
             chosen = images[start : start + self.batch_size]
-            names = [str(image) if isinstance(image, str | Path) else str(start + i) for i, image in enumerate(chosen)]
+            names = [
+                printable(str(image)) if isinstance(image, str | Path) else str(start + i)
+                for i, image in enumerate(chosen)
+            ]
             yield from self.from_pixels(np.stack([self._pixels(image) for image in chosen]), names)
 
     def from_pixels(self, pixels: Pixels, names: Sequence[str]) -> list[Prediction]:

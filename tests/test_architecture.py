@@ -33,8 +33,9 @@ TRAINING_COLUMNS = [
     {"batches", "subsets", "locks", "checkpoints"},
     {"photo_batches", "auto_augment", "cutmix", "objectives", "distributed"},
     {"preparation", "recipe_files", "seeding"},
-    {"recipe"},
-    {"recipe_tables", "values", "benchmark_list"},
+    {"recipe", "benchmark_list"},
+    {"recipe_tables", "values"},
+    {"toml_files"},
 ]
 
 

@@ -1,14 +1,18 @@
-"""What is refused before ONNX Runtime sees it: files that reach for other files or for foreign code.
+"""What is refused before ONNX Runtime sees it: files that reach for other files, foreign code or all memory.
 
 ONNX files may keep their weights elsewhere (``../../etc/passwd`` is a path like any other) and may use operators that a
-plug-in brings. Ours do neither: they are one file of standard operators.
+plug-in brings, that loop for ever, or that make much of nothing. Ours do none of it: they are one file of standard
+operators, one after the other.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import onnx
+
+from osdtw_export.sizes import check_sizes
 
 OPERATORS = ("", "ai.onnx", "com.microsoft")  # ONNX's own, and those that every ONNX Runtime has built in
 
@@ -23,7 +27,8 @@ def check_content(content: bytes) -> dict[str, str]:
         Its metadata.
 
     Raises:
-        ValueError: If it is no ONNX model, or reaches outside itself; the message completes "it ...".
+        ValueError: If it is no ONNX model, reaches outside itself, loops, or asks for too much memory; the message
+            completes "it ...".
     """
     try:
         model = onnx.load_model_from_string(content)
@@ -37,6 +42,9 @@ def check_content(content: bytes) -> dict[str, str]:
     for tensor in _tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise ValueError(f"keeps its weights in another file ({tensor.name!r}), which ours never do")
+    if next(islice(_graphs(model.graph), 1, None), None) is not None:
+        raise ValueError("has loops or branches, which ours never have")
+    check_sizes(model)
     return {entry.key: entry.value for entry in model.metadata_props}
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -16,6 +17,8 @@ from osdtw_export.variant import PRECISIONS
 
 FORMAT_KEY, FORMAT = "osdtw_format", "2"
 INTERPOLATIONS = ("bilinear", "bicubic")
+MAX_SIDE = 8192  # pixels
+MOST_NUMBERS = 1 << 28  # in one batch of images
 
 
 @dataclass(frozen=True)
@@ -76,13 +79,13 @@ class Metadata:
         if sorted(c for task in tasks for c in task) != list(range(self.num_classes)):
             raise ValueError("task_classes must list every class exactly once, or all of them in every task.")
         names = self.label_names
-        if names is not None and (len(names) != self.num_classes or not all(isinstance(name, str) for name in names)):
+        if names is not None and (len(names) != self.num_classes or not all(map(_is_name, names))):
             raise ValueError(f"label_names must be {self.num_classes} names, one per class, but has {len(names)}.")
         counts = self.class_counts
         if counts is not None and (len(counts) != self.num_classes or not all(isinstance(n, int) for n in counts)):
             raise ValueError(f"class_counts must be {self.num_classes} numbers, one per class.")
-        if len(self.input_size) != 3 or not all(isinstance(n, int) and n > 0 for n in self.input_size):
-            raise ValueError("input_size must be channels, height and width.")
+        if len(self.input_size) != 3 or not all(isinstance(n, int) and 0 < n <= MAX_SIDE for n in self.input_size):
+            raise ValueError(f"input_size must be channels, height and width, each at most {MAX_SIDE}.")
         for values in (self.mean, self.std):
             if len(values) != self.input_size[0] or not all(math.isfinite(value) for value in values):
                 raise ValueError(f"mean and std must have one number per channel, {self.input_size[0]} each.")
@@ -96,6 +99,8 @@ class Metadata:
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):
                 raise ValueError(f"{name} must be a positive number or null.")
+        if (self.batch or 1) * math.prod(self.input_size) > MOST_NUMBERS:
+            raise ValueError(f"batch and input_size must be at most {MOST_NUMBERS} numbers.")
         if not (isinstance(self.uint8, bool) and isinstance(self.softmax, bool)):
             raise ValueError("uint8 and softmax must be true or false.")
 
@@ -149,3 +154,8 @@ class Metadata:
             return cls(**values)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError) as error:
             raise ValueError(f"has damaged OSDTW metadata ({type(error).__name__}: {error})") from error
+
+
+def _is_name(name: object) -> bool:
+    """Whether a label can be written on one line: no control characters, and all of it Unicode."""
+    return isinstance(name, str) and not any(unicodedata.category(c) in ("Cc", "Cs") for c in name)

@@ -133,7 +133,7 @@ class OnnxClassifier:
 
         Raises:
             ValueError: If the images have another shape or type, or hold what is not a finite number; see
-                `osdtw_export.interface.prepared`.
+                `osdtw_export.interface.prepared`; or ONNX Runtime cannot run the file on them.
         """
         names = list(names or self.output_names[: 1 + len(self.task_classes)])
         images = prepared(images, self.metadata)
@@ -146,12 +146,13 @@ class OnnxClassifier:
 
     def _run(self, images: NDArray[Any], names: Sequence[str]) -> list[NDArray[np.float32]]:
         """One run of at most `batch_size` images."""
-        if self._bound is None:
-            found: list[NDArray[np.float32]] = self._session.run(names, {INPUT: images})
-            return found
-        missing = self.batch_size - len(images)
+        missing = self.batch_size - len(images) if self._bound else 0
         filled = np.pad(images, [(0, missing), *[(0, 0)] * 3]) if missing else images
-        return [output[: len(images)] for output in self._bound.run(filled, names)]
+        try:
+            found = self._bound.run(filled, names) if self._bound else self._session.run(names, {INPUT: images})
+        except Exception as error:  # each of ONNX Runtime's errors is its own child of Exception
+            raise ValueError(f"ONNX Runtime cannot run {self.path} ({str(error).splitlines()[0]}).") from error
+        return [output[: len(images)] for output in found]
 
     @property
     def output_names(self) -> list[str]:

@@ -7,7 +7,6 @@ written: its numbers of images are checked, its pixels are not (but torchvision 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from osdtw_models.doors import need
+from osdtw_models.doors import first_line, need
 from osdtw_models.image_set import ImageSet, canonical_order
+from osdtw_models.pixels import decode_image
 
 SPLIT_SIZES = {"train": 50_000, "test": 10_000}
+SHAPE = (32, 32, 3)
 
 
 @dataclass(frozen=True)
@@ -100,14 +100,27 @@ def _read_parquet(which: Cifar, files: Sequence[Path], split: str) -> ImageSet:
     images: list[np.ndarray[Any, Any]] = []
     labels: list[int] = []
     for file in files:
-        table = parquet.read_table(file)
+        try:
+            table = parquet.read_table(file)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{file} is no parquet file ({first_line(error)}); download the data again.") from error
         missing = {"img", which.label} - set(table.column_names)
         if missing:
             raise ValueError(f"{file} has no column {sorted(missing)[0]!r}; it must have 'img' and {which.label!r}.")
-        for cell in table.column("img").to_pylist():
-            with Image.open(io.BytesIO(cell["bytes"]), formats=("PNG",)) as image:
-                images.append(np.asarray(image.convert("RGB")))
-        labels.extend(table.column(which.label).to_pylist())
+        rows = zip(table.column("img").to_pylist(), table.column(which.label).to_pylist(), strict=True)
+        for row, (cell, label) in enumerate(rows):
+            content = cell.get("bytes") if isinstance(cell, dict) else None
+            if not isinstance(content, bytes) or label not in range(len(which.class_names)):
+                raise ValueError(
+                    f"{file}, row {row} is no image with a label of {which.name}; download the data again."
+                )
+            image = np.asarray(decode_image(content, f"{file}[{row}]"))
+            if image.shape != SHAPE:
+                raise ValueError(
+                    f"{file}, row {row} has the shape {image.shape}, not {SHAPE}; download the data again."
+                )
+            images.append(image)
+            labels.append(label)
     return _image_set(which, np.stack(images), labels, split)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from osdtw_models.image_set import ImageSet, Reading, photograph_set
+from osdtw_models.names import check_class_names
 from osdtw_models.pixels import IMAGE_SUFFIXES
 
 
@@ -27,6 +28,7 @@ def image_folder(root: Path, reading: Reading) -> ImageSet:
     class_names = sorted(entry.name for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not class_names:
         raise ValueError(f"{root} holds no class folders; put the images of each class into a folder of its own.")
+    check_class_names(class_names, root)
     found: list[Path] = []
     labels = []
     for label, name in enumerate(class_names):

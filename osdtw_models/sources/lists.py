@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from osdtw_models.image_set import ImageSet, Reading, check_classes, photograph_set
+from osdtw_models.names import check_class_names
 from osdtw_models.sources.published import LISTS, SETS, check_published
 from osdtw_models.sources.rows import Row, class_labels, read_rows, read_text
 
@@ -103,6 +104,7 @@ def read_list(
     if lists.class_names is not None:
         known = read_class_names(Path(lists.class_names))
     labels, class_names = class_labels(file, rows, known)
+    check_class_names(class_names, file)
     check_published(file.name, np.bincount(labels, minlength=len(class_names)).tolist())
     images = photograph_set(root, find_files(root, file, rows), labels, class_names, reading, file)
     if split == "train":
@@ -121,6 +123,7 @@ def read_class_names(file: Path) -> tuple[str, ...]:
             problem = "repeats a name" if name else "is empty"
             raise ValueError(f"{file}, line {line} {problem}; write the name of one class on each line.")
         seen.add(name)
+    check_class_names(names, file)
     return tuple(names)
 
 

@@ -20,6 +20,7 @@ from PIL import Image
 from osdtw_models.doors import first_line
 from osdtw_models.image_set import ImageSet, Reading, check_classes, photograph_set
 from osdtw_models.lazy_images import Gallery, GalleryImages, HeldImages
+from osdtw_models.names import check_class_names
 from osdtw_models.pixels import decode_image
 
 # What has to be installed for a prefix: the module, and what pip calls it.
@@ -93,6 +94,7 @@ def read_timm(
         names = tuple(f"{split}[{i}]" for i in range(len(labels)))
         class_names = _names(reader, labels, known)
         images = ImageSet(held if reading.lazy else held[:], torch.tensor(labels), class_names, names)
+    check_class_names(images.class_names, data)
     if split == "train":
         check_classes(images, data)
     return images

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from osdtw_training.toml_files import read_toml
+from osdtw_training.values import from_values
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Entry:
     note: str = ""
     seeds: tuple[int, ...] = (0,)
 
+    def __post_init__(self) -> None:
+        if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"the seeds of {self.name} are {list(self.seeds)}, not different numbers")
+
     def runs(self) -> list[Entry]:
         """One entry per seed; the names of seed 0 are the entry's own."""
         return [self if seed == 0 else self._of_seed(seed) for seed in self.seeds]
@@ -67,6 +72,19 @@ class Entry:
         return " ".join(["osdtw-train", self.recipe, *self.options])
 
 
+@dataclass(frozen=True)
+class RunList:
+    """What a file lists.
+
+    Args:
+        title: What its table is called.
+        run: The runs.
+    """
+
+    title: str
+    run: tuple[Entry, ...] = ()
+
+
 def read_list(file: Path) -> tuple[str, list[Entry]]:
     """Read a list of runs.
 
@@ -79,25 +97,17 @@ def read_list(file: Path) -> tuple[str, list[Entry]]:
     Raises:
         ValueError: If the file is not such a list, or a run begins with one that does not come before it.
     """
+    values = read_toml(file)
     try:
-        values = tomllib.loads(file.read_text(encoding="utf-8"))
-        entries = [_entry(table) for table in values.get("run", [])]
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError, AttributeError) as error:
+        listed = from_values(RunList, {"title": file.stem, **values})
+    except ValueError as error:
         raise ValueError(f"{file} is no list of runs ({error}); give [[run]] tables with name and recipe.") from error
     known: set[str] = set()
-    for entry in entries:
+    for entry in listed.run:
         if entry.name in known:
             raise ValueError(f"{file}: the run {entry.name!r} is there twice.")
         for run in entry.runs():
             if run.begin_with and run.begin_with not in known:
                 raise ValueError(f"{file}: the run {run.name!r} begins with {run.begin_with!r}, which is not above it.")
         known |= {run.name for run in entry.runs()}
-    return str(values.get("title", file.stem)), entries
-
-
-def _entry(table: dict[str, Any]) -> Entry:
-    published = tuple(Published(**each) for each in table.get("published", ()))
-    options, seeds = tuple(table.get("options", ())), tuple(table.get("seeds", (0,)))
-    if not seeds or len(set(seeds)) < len(seeds) or any(type(seed) is not int or seed < 0 for seed in seeds):
-        raise TypeError(f"seeds are {list(seeds)}, not different numbers")
-    return Entry(**{**table, "options": options, "published": published, "seeds": seeds})
+    return listed.title, list(listed.run)

@@ -81,7 +81,7 @@ def read_weights(file: Path, class_names: Sequence[str]) -> Tensor:
         raise FileNotFoundError(f"No file {file}; class_weights is 'none', 'auto' or a CSV or JSON file of weights.")
     try:
         rows = _rows(file)
-    except (ValueError, csv.Error, RecursionError) as error:
+    except (ValueError, csv.Error, RecursionError, OverflowError) as error:
         raise ValueError(
             f"{file} holds no class weights ({error}); write class,weight rows or a JSON object."
         ) from error

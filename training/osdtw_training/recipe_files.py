@@ -6,12 +6,12 @@ A recipe file holds top-level settings and one table per stage (``[warmup]``, ``
 
 from __future__ import annotations
 
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from osdtw_training.recipe import Recipe
+from osdtw_training.toml_files import read_toml
 from osdtw_training.values import from_values, to_values
 
 
@@ -34,12 +34,9 @@ def read_recipe(source: str | Path) -> Recipe:
         if not packaged.is_file():
             raise FileNotFoundError(f"No recipe {source}; give a TOML file or one of: {', '.join(packaged_recipes())}.")
         path = Path(str(packaged))
+    values = {"name": path.stem, **read_toml(path)}
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not a TOML file: {error}.") from error
-    try:
-        recipe = from_values(Recipe, {"name": path.stem, **values})
+        recipe = from_values(Recipe, values)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     assert isinstance(recipe, Recipe)
