@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all check docs demo picture reliability wheel release clean
+.PHONY: help setup test test-all check docs demo picture reliability floors audit wheel release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,6 +47,22 @@ reliability: setup ## Kill, cut, flip, fill and load it, and write docs/reliabil
 	for study in kill stop saves writers repeatability hostile load; do \
 		$(BIN)/python benchmarks/reliability/$$study.py || exit 1; done
 	$(BIN)/python benchmarks/reliability_tables.py
+
+# The environment of `make setup` stays; torch and what has no floor of its own are seen from there.
+FLOORS := .floors/bin/python
+floors: export OMP_NUM_THREADS = 1
+floors: export HF_HUB_OFFLINE = 1
+floors: setup ## Test reading files on the lowest versions allowed
+	$(PYTHON) -m venv --clear .floors
+	$(FLOORS) -m pip install --quiet -r constraints-floors.txt
+	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$($(FLOORS) -c 'import site; print(site.getsitepackages()[0])')/above.pth"
+	$(FLOORS) -m pytest -m "not slow" tests/models/test_load.py tests/models/test_saved_files.py tests/models/test_pixels.py \
+		tests/training/test_recipe.py tests/export/test_guard.py tests/export/test_runtime.py
+
+audit: setup ## Look for known holes in the tested versions (needs the network)
+	$(PYTHON) -m venv --clear .audit
+	.audit/bin/python -m pip install --quiet pip-audit
+	.audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
 wheel: setup ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --no-isolation

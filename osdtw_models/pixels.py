@@ -15,6 +15,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".ti
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 MAX_PIXELS = 80_000_000  # below Pillow's own warning
 MAX_SIDE = 8192  # of the squares that networks take
+LEAST_CROP = 0.1  # part of a scaled image that a network looks at: a small one means a large image
 MAX_RATIO = 200  # of a photograph's sides: scaled by its short side, a strip would become a bomb
 
 Pixels = np.ndarray[tuple[int, ...], np.dtype[np.uint8]]

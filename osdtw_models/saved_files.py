@@ -21,7 +21,7 @@ from timm.models import build_model_with_cfg
 
 from osdtw_models.doors import first_line
 from osdtw_models.names import check_class_names
-from osdtw_models.pixels import MAX_SIDE
+from osdtw_models.pixels import LEAST_CROP, MAX_SIDE
 
 FAMILY = "osdtw_"
 MOST_CONFIG, MOST_HEADER = 16 << 20, 16 << 20  # bytes; the largest of ours take a twentieth
@@ -175,7 +175,7 @@ def check_preparation(cfg: Mapping[str, Any], num_classes: int, file: Path) -> N
     if min(cfg["std"]) <= 0:
         raise ValueError(f"{file} has the std {cfg['std']!r}; standard deviations are positive.")
     part, interpolation = cfg.get("crop_pct"), cfg.get("interpolation")
-    if not (isinstance(part, int | float) and 0 < part <= 1 and isinstance(interpolation, str)):
+    if not (isinstance(part, int | float) and LEAST_CROP <= part <= 1 and isinstance(interpolation, str)):
         raise ValueError(f"{file} has crop_pct {part!r} and interpolation {interpolation!r}; give a part and a name.")
 
 

@@ -21,6 +21,7 @@ import PIL
 from tqdm import tqdm
 
 from osdtw_models.files import write_text
+from osdtw_models.names import printable
 from osdtw_models.pixels import IMAGE_FORMATS, MAX_PIXELS, BrokenImageError, open_image
 
 Policy = Literal["leave_out", "error"]
@@ -67,7 +68,7 @@ def sound_images(
         ValueError: If a file is broken and the policy says so, or a class has no sound file.
     """
     reasons = find_broken(files, source)
-    names = {f: _name(f, root or source) for f in reasons}
+    names = {f: printable(_name(f, root or source)) for f in reasons}
     broken = {i: BrokenImage(names[f], classes[i], reasons[f]) for i, f in enumerate(files) if f in reasons}
     if broken and policy == "error":
         raise ValueError(

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -51,7 +52,11 @@ class TimmBackbone:
 
         Raises:
             FileNotFoundError: If its weights are wanted and cannot be had.
+            ValueError: If they are in a file that is not safetensors.
         """
+        file = self.overlay.get("file")
+        if file is not None and Path(file).suffix != ".safetensors":
+            raise ValueError(f"{file} is no safetensors file; other files of weights are pickles, which can run code.")
         wanted = {"img_size": img_size, "drop_path_rate": drop_path_rate or None, "device": device, "dtype": dtype}
         arguments = {**self.fixed, **{k: v for k, v in wanted.items() if v is not None}, **self.args}
         create = partial(timm.create_model, self.name, in_chans=in_chans, num_classes=0, **arguments)

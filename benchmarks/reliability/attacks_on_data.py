@@ -208,8 +208,8 @@ def _parquet(stream: Random, folder: Path, pictures: dict[str, bytes]) -> Callab
 
 
 ATTACKS = (
-    Attack("images of 40 kinds, sound and spoilt", "open_image, decode_image, fit_image", 1500, _pictures, _image),
-    Attack("folders: odd names, links, pipes, bombs", "read_images", 1000, _sound, _folder),
-    Attack("lists: odd paths, labels, lines", "read_images", 1500, _sound, _list),
-    Attack("parquet tables", "read_images", 300, _sound, _parquet),
+    Attack("images of 40 kinds, sound and spoilt", "open_image, decode_image, fit_image", 600, _pictures, _image),
+    Attack("folders: odd names, links, pipes, bombs", "read_images", 300, _sound, _folder),
+    Attack("lists: odd paths, labels, lines", "read_images", 800, _sound, _list),
+    Attack("parquet tables", "read_images", 100, _sound, _parquet),
 )

@@ -207,10 +207,10 @@ def _partitions(stream: Random, folder: Path, state: object) -> Callable[[], obj
 
 
 ATTACKS = (
-    Attack("config.json, any of its nodes", "load_model, Predictor", 1200, _saved, _config),
-    Attack("config.json, one field", "load_model, Predictor", 1200, _saved, _argument),
-    Attack("model.safetensors", "load_model, Predictor", 2000, _saved, _weights),
-    Attack("links, pipes, traps and odd names for files", "load_model", 500, _saved, _placed),
-    Attack("class counts, tasks, labels", "create_model, evaluate_logits", 1000, _saved, _classes),
-    Attack("counts, bounds, thresholds", "ClassPartition", 1000, lambda folder: None, _partitions),
+    Attack("config.json, any of its nodes", "load_model, Predictor", 400, _saved, _config),
+    Attack("config.json, one field", "load_model, Predictor", 400, _saved, _argument),
+    Attack("model.safetensors", "load_model, Predictor", 800, _saved, _weights),
+    Attack("links, pipes, traps and odd names for files", "load_model", 200, _saved, _placed),
+    Attack("class counts, tasks, labels", "create_model, evaluate_logits", 300, _saved, _classes),
+    Attack("counts, bounds, thresholds", "ClassPartition", 2000, lambda folder: None, _partitions),
 )

@@ -72,9 +72,13 @@ def _metadata(stream: Random, folder: Path, content: bytes) -> Callable[[], obje
     return _used(folder, model.SerializeToString())
 
 
-def _fields(stream: Random, folder: Path, content: bytes) -> Callable[[], object]:
+def _props(folder: Path) -> dict[str, str]:
+    return {entry.key: entry.value for entry in onnx.load_model_from_string(_exported(folder)).metadata_props}
+
+
+def _fields(stream: Random, folder: Path, sound: dict[str, str]) -> Callable[[], object]:
     """Metadata without the file around it: many tries a second."""
-    props = {entry.key: entry.value for entry in onnx.load_model_from_string(content).metadata_props}
+    props = dict(sound)
     name = stream.choice(list(props))
     if stream.random() < 0.1:
         del props[name]
@@ -156,10 +160,10 @@ def _grow(graph: onnx.GraphProto, stream: Random) -> None:
 
 
 ATTACKS = (
-    Attack("ONNX: bytes", "OnnxClassifier, Predictor", 600, _exported, _bytes),
-    Attack("ONNX: metadata in the file", "OnnxClassifier, Predictor", 300, _exported, _metadata),
-    Attack("ONNX: metadata alone", "Metadata.from_props", 1500, _exported, _fields),
+    Attack("ONNX: bytes", "OnnxClassifier, Predictor", 200, _exported, _bytes),
+    Attack("ONNX: metadata in the file", "OnnxClassifier, Predictor", 150, _exported, _metadata),
+    Attack("ONNX: metadata alone", "Metadata.from_props", 2000, _props, _fields),
     Attack(
-        "ONNX: weights elsewhere, operators, sizes, cycles, bombs", "OnnxClassifier, Predictor", 600, _exported, _graph
+        "ONNX: weights elsewhere, operators, sizes, cycles, bombs", "OnnxClassifier, Predictor", 200, _exported, _graph
     ),
 )

@@ -153,9 +153,9 @@ def _names(stream: Random, folder: Path, state: object) -> Callable[[], object]:
 
 
 ATTACKS = (
-    Attack("recipe (TOML)", "read_recipe", 1500, _begin, _recipe),
-    Attack("list of runs (TOML)", "osdtw_training.benchmark_list", 500, _begin, _runs),
-    Attack("class weights (CSV, JSON)", "read_weights", 1000, _begin, _weights),
-    Attack("class prior (CSV, JSON, text)", "resolve_prior", 1000, _begin, _prior),
-    Attack("class names", "read_class_names", 500, _begin, _names),
+    Attack("recipe (TOML)", "read_recipe", 600, _begin, _recipe),
+    Attack("list of runs (TOML)", "osdtw_training.benchmark_list", 300, _begin, _runs),
+    Attack("class weights (CSV, JSON)", "read_weights", 1500, _begin, _weights),
+    Attack("class prior (CSV, JSON, text)", "resolve_prior", 1500, _begin, _prior),
+    Attack("class names", "read_class_names", 1000, _begin, _names),
 )

@@ -10,6 +10,7 @@ those events.
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 
@@ -20,7 +21,7 @@ import attacks_on_networks
 import attacks_on_onnx
 import attacks_on_texts
 import sandbox
-from rows import Row, write_study
+from rows import STUDIES, Row, write_study
 
 ATTACKS = (
     *attacks_on_networks.ATTACKS,
@@ -48,14 +49,28 @@ def study(seed: int, only: list[str], share: float) -> list[Row]:
 def main() -> int:
     """Run the attacks; all of them in full also write the results file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("only", nargs="*", metavar="ATTACK", help="words of the attacks to run; nothing is written")
+    parser.add_argument("only", nargs="*", metavar="ATTACK", help="words of the attacks to run; other rows stay")
     parser.add_argument("--share", type=float, default=1.0, help="share of the tries; below 1 nothing is written")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    if options.only or options.share != 1:
+    if options.share != 1:
         return int(any(row.lost for row in study(options.seed, options.only, options.share)))
-    return write_study("hostile", "Hostile files and arguments", options.seed, lambda seed: study(seed, [], 1))
+    before = _before() if options.only else []
+
+    def joined(seed: int) -> list[Row]:
+        found = {(row.fault, row.where): row for row in study(seed, options.only, 1)}
+        kept = {(row.fault, row.where): row for row in before} | found
+        return [kept[attack.fault, attack.where] for attack in ATTACKS if (attack.fault, attack.where) in kept]
+
+    return write_study("hostile", "Hostile files and arguments", options.seed, joined)
+
+
+def _before() -> list[Row]:
+    """The rows that the results file has."""
+    file = STUDIES / "hostile.json"
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
+    return [Row(**{name: value for name, value in row.items() if name != "lost"}) for row in rows]
 
 
 if __name__ == "__main__":

@@ -183,15 +183,14 @@ def _timed(seconds: int) -> Iterator[None]:
 
     timers = {signal.ITIMER_PROF: (signal.SIGPROF, seconds), signal.ITIMER_REAL: (signal.SIGALRM, PATIENCE)}
     before = {number: signal.signal(number, stop) for number, _ in timers.values()}
-    for timer, (_, limit) in timers.items():
-        signal.setitimer(timer, limit)
+    running = {timer: signal.setitimer(timer, limit) for timer, (_, limit) in timers.items()}
     try:
         yield
     finally:
-        for timer in timers:
-            signal.setitimer(timer, 0)
         for number, old in before.items():
             signal.signal(number, old)
+        for timer, left in running.items():
+            signal.setitimer(timer, *left)
 
 
 def _of_memory(error: BaseException | None) -> bool:

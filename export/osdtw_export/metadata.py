@@ -17,7 +17,7 @@ from osdtw_export.variant import PRECISIONS
 
 FORMAT_KEY, FORMAT = "osdtw_format", "2"
 INTERPOLATIONS = ("bilinear", "bicubic")
-MAX_SIDE = 8192  # pixels
+MAX_SIDE, LEAST_CROP = 8192, 0.1  # pixels; a smaller part of an image means a larger image
 MOST_NUMBERS = 1 << 28  # in one batch of images
 
 
@@ -91,8 +91,8 @@ class Metadata:
                 raise ValueError(f"mean and std must have one number per channel, {self.input_size[0]} each.")
         if min(self.std) <= 0:
             raise ValueError("std must be positive.")
-        if not isinstance(self.crop_pct, int | float) or not 0 < self.crop_pct <= 1:
-            raise ValueError("crop_pct must be a part of the image, above 0 and at most 1.")
+        if not isinstance(self.crop_pct, int | float) or not LEAST_CROP <= self.crop_pct <= 1:
+            raise ValueError(f"crop_pct must be a part of the image, {LEAST_CROP} to 1.")
         if self.interpolation not in INTERPOLATIONS or self.precision not in PRECISIONS:
             raise ValueError(f"interpolation and precision must be of {', '.join((*INTERPOLATIONS, *PRECISIONS))}.")
         for name in ("batch", "threads"):
