@@ -18,8 +18,8 @@ from huggingface_hub import HfApi, RepoCard, get_token
 
 from osdtw_models import __version__
 from osdtw_models.hub import refusal
-from osdtw_models.load import FAMILY
 from osdtw_models.releases import CONFIG
+from osdtw_models.saved_files import FAMILY
 
 Kind = Literal["model", "space"]
 PICKLES = (".bin", ".ckpt", ".joblib", ".pickle", ".pkl", ".pt", ".pth")
