@@ -34,6 +34,7 @@ TRAINING_COLUMNS = [
     {"photo_batches", "auto_augment", "cutmix", "objectives", "distributed"},
     {"preparation", "recipe_files", "seeding"},
     {"recipe", "benchmark_list"},
+    {"recipe_checks"},
     {"recipe_tables", "values"},
     {"toml_files"},
 ]

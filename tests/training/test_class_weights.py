@@ -19,7 +19,7 @@ from osdtw_training.methods import PEERS, bags, decoupled, nbn, single
 from osdtw_training.objectives import task_objectives
 from osdtw_training.observer import FisherKind, Observer
 from osdtw_training.pipeline import run_recipe
-from osdtw_training.recipe import SET_CLASS_WEIGHTS
+from osdtw_training.recipe_checks import SET_CLASS_WEIGHTS
 from osdtw_training.recipe_tables import Refit, Schedule
 from osdtw_training.runs import Run
 

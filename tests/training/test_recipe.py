@@ -124,3 +124,9 @@ def test_passes_count_each_task_of_stage_1_and_only_the_stages_that_run():
     assert Recipe(**stages, refit=Refit(4), **given).passes() == 3 + 2 * 2 + 5 + 4
     assert Recipe(**stages, refit=Refit(4, decoders="joint"), num_tasks=1, search=alone).passes() == 3 + 2 + 5
     assert Recipe(**stages, refit=Refit(4), method="balanced_softmax").passes() == 7
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "..", "", "a\\b", "a\nb"])
+def test_a_name_is_that_of_a_folder(tiny, name):
+    with pytest.raises(ValueError, match="leave out slashes"):
+        tiny(name=name)

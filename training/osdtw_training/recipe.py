@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from osdtw_training.recipe_checks import check_fields
 from osdtw_training.recipe_tables import Joint, Peer, Refit, Schedule, Search, Warmup
 
 TWO_STAGES = ("crt", "lws", "mislas", "bags")
-MIXES = ("osdtw", "cross_entropy", "balanced_softmax", "logit_adjustment", "logit_adjustment_post_hoc", "tau_norm")
-SET_CLASS_WEIGHTS = ("class_balanced", "ldam_drw", "ride")
 
 
 @dataclass(frozen=True)
@@ -165,116 +164,7 @@ class Recipe:
     """Stage 3: decoders on the frozen encoder."""
 
     def __post_init__(self) -> None:
-        self._check_least()
-        self._check_images()
-        self._check_tasks()
-        self._check_optimisation()
-        self._check_decisions()
-        self._check_method()
-
-    def _check_least(self) -> None:
-        least = {
-            "batch_size": 1,
-            "img_size": 1,
-            "num_tasks": 1,
-            "crop_pad": 0,
-            "cutout": 0,
-            "seed": 0,
-            "accumulate": 1,
-            "holdout_least": 0,
-            "threads": 0,
-            "workers": 0,
-        }
-        for name, bound in least.items():
-            value = getattr(self, name)
-            if value is not None and value < bound:
-                raise ValueError(f"{name} is {value}; it must be at least {bound}.")
-
-    def _check_images(self) -> None:
-        if self.imbalance_factor is not None and self.imbalance_factor < 1:
-            raise ValueError(f"imbalance_factor is {self.imbalance_factor}; it is largest over smallest class, >= 1.")
-        if not 0 <= self.holdout < 1:
-            raise ValueError(f"holdout is {self.holdout}; give the part of the training images to keep, 0 to below 1.")
-        if (self.std is not None and min(self.std) <= 0) or self.none_clip <= 0:
-            raise ValueError(f"std {self.std} and none_clip {self.none_clip} must be positive.")
-        if self.cutmix != "none" and (self.crop == "resized" or self.method not in MIXES):
-            raise ValueError(
-                f'cutmix is {self.cutmix}; it needs small images in memory (crop = "padded") and one of the methods '
-                f"{', '.join(MIXES)}."
-            )
-        if not 0 < self.cutmix_part <= 1:
-            raise ValueError(f"cutmix_part is {self.cutmix_part}; give the part of the images that are mixed, to 1.")
-        if not 0 <= self.color_jitter <= 1 or (self.color_jitter and self.crop != "resized"):
-            raise ValueError(f'color_jitter is {self.color_jitter}; give 0 to 1, above 0 only with crop = "resized".')
-        if not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
-            raise ValueError(f"crop_scale is {list(self.crop_scale)}; give two rising parts of the image, 0 to 1.")
-
-    def _check_tasks(self) -> None:
-        if not 0 <= self.open_share <= 1:
-            raise ValueError(f"open_share is {self.open_share}; it is a part, 0 to 1.")
-        if self.method == "osdtw" and (self.fusion == "mean") != self.open_none:
-            raise ValueError('open_none and fusion "mean" belong together; give both or neither.')
-        if self.open_none and self.searched:
-            raise ValueError(
-                'The search knows tasks with a closed "none" only; with open_none give shared_depth and task_weights.'
-            )
-        if self.task_weights is not None and (abs(sum(self.task_weights) - 1) > 1e-6 or min(self.task_weights) <= 0):
-            raise ValueError(f"task_weights {list(self.task_weights)} must be positive and sum to 1.")
-        if self.head_threshold is not None and self.num_tasks != 2:
-            raise ValueError(f"head_threshold makes 2 tasks, but num_tasks is {self.num_tasks}; leave one of them out.")
-
-    def _check_optimisation(self) -> None:
-        if not 0 <= self.momentum < 1:
-            raise ValueError(f"momentum is {self.momentum}; it must be at least 0 and below 1.")
-        if not 0 <= self.ema < 1:
-            raise ValueError(f"ema is {self.ema}; give the decay of the average, 0 (none) to below 1.")
-        if self.amp == "float16" and not self.device.startswith("cuda"):
-            raise ValueError(f'amp "float16" needs a GPU, but device is {self.device}; choose "bfloat16" or "none".')
-        if self.searched and self.optimizer != "sgd":
-            raise ValueError(
-                f"optimizer is {self.optimizer}, but the search takes its damping from the learning rates of sgd; give "
-                "shared_depth and task_weights, or keep sgd."
-            )
-        stages = {"train": self.train, "warmup": self.warmup, "tasks": self.tasks, "joint": self.joint}
-        for name, stage in {**stages, "refit": self.refit}.items():
-            if min(stage.epochs, stage.lr, stage.rise_epochs) < 0:
-                raise ValueError(
-                    f"{name} has epochs {stage.epochs}, lr {stage.lr} and rise_epochs {stage.rise_epochs}; none may be "
-                    "negative."
-                )
-            if stage.anneal_epochs is not None and stage.anneal_epochs < stage.epochs:
-                raise ValueError(f"{name} has epochs {stage.epochs} but anneal_epochs {stage.anneal_epochs}; raise it.")
-
-    def _check_decisions(self) -> None:
-        wants = {
-            "eval_metric chooses the epoch on": self.eval_metric != "last",
-            "tau_norm chooses its power on": self.method == "tau_norm",
-            "calibrate needs": self.calibrate,
-        }
-        for what, wanted in wants.items():
-            if wanted and not self.holds_out:
-                raise ValueError(f"{what} held-out images; set holdout above 0.")
-        if self.eval_metric != "last":
-            if self.method == "osdtw" and self.refit.decoders == "tasks":
-                raise ValueError(
-                    'eval_metric judges epochs of the final network, but refit.decoders "tasks" puts it together after '
-                    'them; choose "refit" or "joint".'
-                )
-            if self.ema:
-                raise ValueError("eval_metric keeps one epoch, ema the average of all; choose one of the two.")
-            if not getattr(self, self.result_stage()).epochs:
-                raise ValueError(f"eval_metric chooses among epochs; set epochs in [{self.result_stage()}].")
-
-    def _check_method(self) -> None:
-        if self.method in SET_CLASS_WEIGHTS and self.class_weights != "none":
-            raise ValueError(
-                f'{self.method} sets class weights itself; leave class_weights at "none", or choose the method '
-                '"cross_entropy".'
-            )
-        if self.method == "nbn" and self.grad_checkpointing:
-            raise ValueError("nbn runs on exchanged parameters, which grad_checkpointing would not see; leave it off.")
-        if self.method == "mfm" and self.accumulate > 1:
-            raise ValueError("mfm takes its virtual step on whole batches; leave accumulate at 1.")
+        check_fields(self)
 
     @property
     def searched(self) -> bool:
