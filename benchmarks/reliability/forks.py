@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -34,6 +35,7 @@ def fork(act: Callable[[], int | None], said: Path) -> int:
         target = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
         os.dup2(target, 1)
         os.dup2(target, 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # programs in a shell's background do not get it
         code = act() or 0
     except BaseException:  # whatever it is, the child must not go on with its parent's program
         traceback.print_exc()

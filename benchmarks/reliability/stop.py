@@ -15,7 +15,7 @@ from disturbed_runs import disturbed_runs
 from rows import Row, write_study
 from tiny_runs import command
 
-TRIES = {signal.SIGKILL: 50, signal.SIGTERM: 25, signal.SIGINT: 25}
+TRIES = {signal.SIGKILL: 50, signal.SIGTERM: 25, signal.SIGINT: 10}
 
 
 def study(seed: int) -> list[Row]:
