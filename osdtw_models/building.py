@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from timm.models import build_model_with_cfg, get_pretrained_cfg, is_model, resolve_pretrained_cfg
@@ -44,10 +45,7 @@ def build(name: str, backbone: Backbone, pretrained: bool, levels: int, **kwargs
             kwargs["num_classes"] = ClassPartition(kwargs["task_classes"]).num_classes
         elif kwargs.get("class_counts") is not None:
             kwargs["num_classes"] = len(kwargs["class_counts"])
-    cfg = kwargs.get("pretrained_cfg")
-    saved = kwargs.get("pretrained_model_args")
-    if pretrained and saved is None and not isinstance(cfg, dict):
-        saved = released_args(f"{name}.{cfg or getattr(get_pretrained_cfg(name), 'tag', '')}")
+    saved = saved_args(name, pretrained, kwargs)
     if saved:
         own = backbone.model_args()  # are in the backbone already
         kwargs = _under_users_arguments({key: value for key, value in saved.items() if key not in own}, kwargs)
@@ -65,6 +63,23 @@ def build(name: str, backbone: Backbone, pretrained: bool, levels: int, **kwargs
     )
     tell_size(model)
     return model
+
+
+def saved_args(name: str, pretrained: bool, kwargs: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Arguments that the wanted weights were saved with: those that timm found beside them, or a release's.
+
+    Args:
+        name: Registered name.
+        pretrained: Whether weights are wanted.
+        kwargs: Arguments of timm's builder.
+
+    Returns:
+        The arguments; None if nothing is known of them.
+    """
+    cfg, saved = kwargs.get("pretrained_cfg"), kwargs.get("pretrained_model_args")
+    if pretrained and saved is None and not isinstance(cfg, dict):
+        return released_args(f"{name}.{cfg or getattr(get_pretrained_cfg(name), 'tag', '')}")
+    return saved
 
 
 def _fetched(name: str, kwargs: dict[str, Any]) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from typing import Any
 
 from timm.models import generate_default_cfgs, register_model
 
-from osdtw_models.building import build, build_from_timm, photo_cfg
+from osdtw_models.building import build, build_from_timm, photo_cfg, saved_args
 from osdtw_models.cifar import STAGES, CifarResNet
 from osdtw_models.network import OsdtwNet
 from osdtw_models.releases import weight_sources
@@ -82,7 +82,9 @@ default_cfgs = generate_default_cfgs(
 def _build_cifar(
     name: str, backbone: CifarResNet, pretrained: bool, widths: Sequence[int] | None = None, **kwargs: Any
 ) -> OsdtwNet:
-    """A CIFAR ResNet, its stages of other ``widths`` than the name's if any are given."""
+    """A CIFAR ResNet, its stages of other ``widths`` than the name's if any are given, or its weights have others."""
+    if widths is None:
+        widths = (saved_args(name, pretrained, kwargs) or {}).get("widths")
     return build(name, replace(backbone, widths=widths), pretrained, STAGES, **kwargs)
 
 
