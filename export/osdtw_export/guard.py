@@ -42,6 +42,8 @@ def check_content(content: bytes) -> dict[str, str]:
     for tensor in _tensors(model.graph):
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise ValueError(f"keeps its weights in another file ({tensor.name!r}), which ours never do")
+    if model.graph.sparse_initializer:
+        raise ValueError("has sparse weights, which ours never have and which get as large as they say")
     if next(islice(_graphs(model.graph), 1, None), None) is not None:
         raise ValueError("has loops or branches, which ours never have")
     check_sizes(model)
