@@ -10,7 +10,6 @@ those events.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 
@@ -21,7 +20,7 @@ import attacks_on_networks
 import attacks_on_onnx
 import attacks_on_texts
 import sandbox
-from rows import STUDIES, Row, write_study
+from rows import Row, rows_before, write_study
 
 ATTACKS = (
     *attacks_on_networks.ATTACKS,
@@ -56,21 +55,14 @@ def main() -> int:
     torch.set_num_threads(1)
     if options.share != 1:
         return int(any(row.lost for row in study(options.seed, options.only, options.share)))
-    before = _before() if options.only else []
+    before = rows_before("hostile") if options.only else []
 
     def joined(seed: int) -> list[Row]:
         found = {(row.fault, row.where): row for row in study(seed, options.only, 1)}
         kept = {(row.fault, row.where): row for row in before} | found
         return [kept[attack.fault, attack.where] for attack in ATTACKS if (attack.fault, attack.where) in kept]
 
-    return write_study("hostile", "Hostile files and arguments", options.seed, joined)
-
-
-def _before() -> list[Row]:
-    """The rows that the results file has."""
-    file = STUDIES / "hostile.json"
-    rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if file.is_file() else []
-    return [Row(**{name: value for name, value in row.items() if name != "lost"}) for row in rows]
+    return write_study("hostile", "Hostile files and arguments", options.seed, joined, partial=bool(options.only))
 
 
 if __name__ == "__main__":

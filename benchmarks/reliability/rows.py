@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from osdtw_models.files import write_text
 from osdtw_training.provenance import processor
@@ -48,7 +49,19 @@ def tried(fault: str, where: str, checks: Sequence[bool], note: str = "") -> Row
     return Row(fault, where, len(checks), sum(checks), note)
 
 
-def write_study(name: str, title: str, seed: int, study: Callable[[int], Sequence[Row]]) -> int:
+def rows_before(name: str) -> list[Row]:
+    """The rows that the results file of a study has, none if there is no file."""
+    rows = _before(name).get("rows", [])
+    return [Row(**{key: value for key, value in row.items() if key != "lost"}) for row in rows]
+
+
+def _before(name: str) -> dict[str, Any]:
+    file = STUDIES / f"{name}.json"
+    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return values
+
+
+def write_study(name: str, title: str, seed: int, study: Callable[[int], Sequence[Row]], partial: bool = False) -> int:
     """Run a study and write ``benchmarks/studies/reliability/<name>.json``.
 
     Args:
@@ -56,11 +69,12 @@ def write_study(name: str, title: str, seed: int, study: Callable[[int], Sequenc
         title: Heading of its table.
         seed: All that is random follows from it.
         study: From the seed to the rows.
+        partial: Whether it runs some of its parts and keeps the other rows; seconds are then added to those before.
 
     Returns:
         Exit code: 1 if anything was lost.
     """
-    started = time.perf_counter()
+    started = time.perf_counter() - (_before(name).get("seconds", 0) if partial else 0)
     rows = study(seed)
     values = {
         "command": f"python benchmarks/reliability/{name}.py",
