@@ -3,7 +3,8 @@
     python benchmarks/reliability/mutation.py [MODULE ...]
 
 Each mutant lives in a forked process that runs the module's own tests until the first one fails. Survived means that
-the tests stand: a mutant was killed. A mutant that is lost changes nothing that a test sees; the study prints it.
+a test failed. The study prints the mutants that no test sees. Those that compute the same as the module are no faults:
+`SAME` says of each why, and they do not count. With modules named, the rows of the others stay.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-from rows import Row, write_study
+from rows import Row, rows_before, tried, write_study
 
 ROOT = Path(__file__).parents[2]
 TESTS = {
@@ -30,6 +32,16 @@ TESTS = {
     "osdtw_export.pack": ("tests/export/test_pack.py",),
 }
 SECONDS = 300
+FAULT = "one operator, constant, condition or return is wrong"
+SAME = {  # mutants that are the module in other words, and why
+    "osdtw_models.fusion": {
+        "dim=-1 -> dim=+1": "all tensors are matrices, their last dimension is 1",
+    },
+    "osdtw_models.partition": {},
+    "osdtw_training.proxy": {},
+    "osdtw_export.pack": {},
+}
+COMPLEMENTS = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)  # swapped, they negate their condition
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
     ast.Add: ast.Sub,
     ast.Sub: ast.Add,
@@ -55,35 +67,45 @@ SWAPS: dict[type[ast.AST], type[ast.AST]] = {
 def mutants(source: str) -> Iterator[tuple[str, str]]:
     """Every mutant of a module: what is wrong with it, and its source."""
     tree = ast.parse(source)
+    words = _words(tree)
     for place, node in enumerate(ast.walk(tree)):
-        for change in _changes(node):
+        for number in range(len(_changes(node)) * (node not in words)):
             wrong = copy.deepcopy(tree)
-            target = next(each for number, each in enumerate(ast.walk(wrong)) if number == place)
-            before = ast.unparse(target)
-            change(target)
-            after = ast.unparse(target)
-            if before != after and not _is_word(node, tree):
-                yield (
-                    f"line {getattr(node, 'lineno', 0)}: {before} -> {after}"[:200],
-                    ast.unparse(ast.fix_missing_locations(wrong)),
-                )
+            target = list(ast.walk(wrong))[place]
+            shown = _shown(target, wrong)
+            before = ast.unparse(shown)
+            _changes(target)[number](target)
+            after = ast.unparse(shown)
+            if before != after:
+                what = " -> ".join(each.splitlines()[0] for each in (before, after))
+                yield f"line {getattr(node, 'lineno', 0)}: {what}", ast.unparse(ast.fix_missing_locations(wrong))
 
 
-def _is_word(node: ast.AST, tree: ast.Module) -> bool:
-    """Whether a node only says something: annotations, defaults of dataclasses' fields stay in."""
-    words = [part for part in ast.walk(tree) if isinstance(part, ast.JoinedStr | ast.arg | ast.AnnAssign)]
-    return any(node is inner for part in words for inner in ast.walk(part))
+def _words(tree: ast.Module) -> set[ast.AST]:
+    """Nodes that only say something: parts of messages, and annotations."""
+    parts = [part for part in ast.walk(tree) if isinstance(part, ast.JoinedStr | ast.arg | ast.AnnAssign)]
+    return {inner for part in parts for inner in ast.walk(part)}
 
 
-def _changes(node: ast.AST) -> list[object]:
+def _shown(node: ast.AST, tree: ast.Module) -> ast.AST:
+    """A number with its sign and the name of the argument that it is: "2" alone says little."""
+    for parent in ast.walk(tree):
+        if isinstance(parent, ast.UnaryOp | ast.keyword) and node in ast.iter_child_nodes(parent):
+            return _shown(parent, tree)
+    return node
+
+
+def _changes(node: ast.AST) -> list[Callable[[Any], None]]:
     """What can be wrong at a node: functions that change it in place."""
-    found: list[object] = []
+    found: list[Callable[[Any], None]] = []
     if isinstance(node, ast.BinOp) and type(node.op) in SWAPS:
         found.append(lambda n: setattr(n, "op", SWAPS[type(n.op)]()))
     if isinstance(node, ast.BoolOp):
         found.append(lambda n: setattr(n, "op", SWAPS[type(n.op)]()))
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-        found.append(lambda n: n.ops.__setitem__(0, SWAPS[type(n.ops[0])]()))
+    if isinstance(node, ast.Compare):
+        for k, op in enumerate(node.ops):
+            if type(op) in SWAPS:
+                found.append(lambda n, k=k, op=op: n.ops.__setitem__(k, SWAPS[type(op)]()))
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
         found.append(lambda n: setattr(n, "op", ast.UAdd()))
     if isinstance(node, ast.Constant) and isinstance(node.value, bool):
@@ -92,9 +114,14 @@ def _changes(node: ast.AST) -> list[object]:
         found.append(lambda n: setattr(n, "value", n.value + 1))
     if isinstance(node, ast.Return) and node.value is not None:
         found.append(lambda n: setattr(n, "value", ast.Constant(None)))
-    if isinstance(node, ast.If | ast.IfExp):
+    if isinstance(node, ast.If | ast.IfExp) and not _is_complemented(node.test):
         found.append(lambda n: setattr(n, "test", ast.UnaryOp(ast.Not(), n.test)))
     return found
+
+
+def _is_complemented(test: ast.expr) -> bool:
+    """Whether a mutant of the condition itself is its negation already."""
+    return isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], COMPLEMENTS)
 
 
 def killed(module: str, source: str) -> bool:
@@ -108,7 +135,8 @@ def killed(module: str, source: str) -> bool:
         code = 1
         try:
             exec(compile(source, f"<mutant of {module}>", "exec"), importlib.import_module(module).__dict__)
-            words = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:randomly"]
+            quiet = "ignore::pytest.PytestAssertRewriteWarning"  # what the parent imported is no plug-in of tests
+            words = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", quiet]
             code = int(pytest.main([*words, *(str(ROOT / test) for test in TESTS[module])]))
         finally:
             os._exit(code)
@@ -123,24 +151,37 @@ def study(modules: list[str]) -> list[Row]:
         source = file.read_text(encoding="utf-8")
         if killed(module, source):
             raise RuntimeError(f"The tests of {module} fail on the module as it is.")
-        found = []
+        found, same = [], []
         for what, wrong in mutants(source):
+            if what.partition(": ")[2] in SAME[module]:
+                same.append(what)
+                continue
             found.append(killed(module, wrong))
             if not found[-1]:
                 print(f"{module}, {what}: no test fails", flush=True)
-        note = "a test fails; the others change what no test can see"
-        rows.append(
-            Row("one operator, constant, condition or return is wrong", f"`{module}`", len(found), sum(found), note)
-        )
+        rows.append(tried(FAULT, f"`{module}`", found, "a test fails" + _said(module, same)))
         print(rows[-1], flush=True)
     return rows
+
+
+def _said(module: str, same: list[str]) -> str:
+    """Which mutants are no faults, and why."""
+    if not same:
+        return ""
+    each = [f"`{what}` ({SAME[module][what.partition(': ')[2]]})" for what in same]
+    return f"; not counted, as the same in other words: {', '.join(each)}"
 
 
 def main() -> int:
     """Run the study and write its file."""
     torch.set_num_threads(1)
     modules = sys.argv[1:] or list(TESTS)
-    return write_study("mutation", "Mutants that the tests must see", 0, lambda _: study(modules))
+
+    def joined(_: int) -> list[Row]:
+        found = {row.where: row for row in (*rows_before("mutation"), *study(modules))}
+        return [found[where] for where in (f"`{module}`" for module in TESTS) if where in found]
+
+    return write_study("mutation", "Mutants that the tests must see", 0, joined, partial=True)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from osdtw_models.fusion import FUSION_RULES, fuse
+from osdtw_models.fusion import FUSION_RULES, calibrate, close, fuse
 from osdtw_models.partition import ClassPartition
 
 IMAGES = 7
@@ -186,3 +186,65 @@ def test_pool_is_for_two_tasks():
 def test_an_unknown_rule_is_named_with_the_known_ones():
     with pytest.raises(ValueError, match=r"^Unknown fusion rule 'sum'; choose one of raw, valid, pool, mean\.$"):
         fuse(random_logits((2, 4)), "sum")
+
+
+def offsets_of(sizes):
+    return [torch.randn(n + 1, dtype=torch.float64) for n in sizes]
+
+
+def without_offsets(posterior, offsets):
+    """Prop 8 (ii): class probabilities divided by what training multiplied them with."""
+    balanced = posterior / torch.cat([m[:-1] for m in offsets]).exp()
+    return balanced / balanced.sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize(
+    ("rule", "sizes"), [*((rule, s) for rule in ("raw", "valid") for s in SIZES), ("pool", (2, 4))]
+)
+def test_offsets_are_part_of_the_posterior_and_then_divided_out_of_its_classes(rule, sizes):
+    logits, offsets = random_logits(sizes), offsets_of(sizes)
+    as_trained = [z + m for z, m in zip(logits, offsets, strict=True)]
+    expected = without_offsets(torch.softmax(fuse(as_trained, rule), dim=-1), offsets)
+    torch.testing.assert_close(torch.softmax(fuse(logits, rule, offsets), dim=-1), expected, **EXACT)
+
+
+def test_scores_of_raw_and_valid_are_what_they_say():
+    logits, offsets = random_logits((2, 1)), offsets_of((2, 1))
+    q = [torch.softmax(z + m, dim=-1) for z, m in zip(logits, offsets, strict=True)]
+    raw = torch.stack(
+        [q[0][:, 0].log() - offsets[0][0], q[0][:, 1].log() - offsets[0][1], q[1][:, 0].log() - offsets[1][0]], 1
+    )
+    none = [z[:, -1] + m[-1] for z, m in zip(logits, offsets, strict=True)]
+    valid = torch.stack([logits[0][:, 0] - none[0], logits[0][:, 1] - none[0], logits[1][:, 0] - none[1]], 1)
+    torch.testing.assert_close(fuse(logits, "raw", offsets), raw, **EXACT)
+    torch.testing.assert_close(fuse(logits, "valid", offsets), valid, **EXACT)
+
+
+def test_the_mean_is_taken_over_the_experts():
+    logits = [torch.tensor([[1.0, 4.0, 0.0], [2.0, 2.0, 2.0]]), torch.tensor([[3.0, 0.0, 0.0], [0.0, 1.0, -2.0]])]
+    assert fuse(logits, "mean").tolist() == [[2, 2, 0], [1, 1.5, 0]]
+
+
+def test_an_open_none_is_closed_by_the_sum_of_its_probabilities():
+    outputs = torch.randn(IMAGES, 5, dtype=torch.float64)
+    q = torch.softmax(outputs, dim=-1)
+    closed = close(outputs, 2)
+    assert torch.equal(closed[:, :2], outputs[:, :2])
+    expected = torch.stack([q[:, 0], q[:, 1], q[:, 2] + q[:, 3] + q[:, 4]], dim=1)
+    torch.testing.assert_close(torch.softmax(closed, dim=-1), expected, **EXACT)
+
+
+def test_calibration_divides_by_the_temperature_and_moves_own_classes_alone():
+    logits = [torch.tensor([[2.0, 4.0, 6.0]]), torch.tensor([[3.0, 6.0]])]
+    temperatures, biases = torch.tensor([2.0, 3.0]), torch.tensor([10.0, -1.0])
+    first, second = calibrate(logits, temperatures, biases, [2, 1])
+    assert first.tolist() == [[11, 12, 3]]
+    assert second.tolist() == [[0, 2]]
+    first, second = calibrate(logits, temperatures, biases, None)  # no "none": nothing to move against
+    assert first.tolist() == [[1, 2, 3]]
+    assert second.tolist() == [[1, 2]]
+
+
+def test_calibration_wants_a_size_for_every_task():
+    with pytest.raises(ValueError, match=r"zip\(\)"):
+        calibrate(random_logits((2, 4)), torch.ones(2), torch.zeros(2), [2])

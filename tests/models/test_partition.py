@@ -1,5 +1,6 @@
 """The partition of classes into tasks: what holds for all counts, and what every error says."""
 
+from dataclasses import FrozenInstanceError
 from itertools import pairwise
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osdtw_models.partition import ClassPartition
+from osdtw_models.partition import MOST_IMAGES, ClassPartition, checked_counts
 
 
 @st.composite
@@ -144,6 +145,76 @@ def test_arguments_of_a_model_resolve_to_tasks(arguments, tasks):
     assert ClassPartition.resolve(**arguments).tasks == tasks
 
 
+OPEN = ClassPartition(((3, 0), (1, 2, 4)), open_none=True)
+
+
+@pytest.mark.parametrize("number", [2, 3])
+def test_experts_list_every_class_each_and_have_no_none(number):
+    experts = ClassPartition.of_experts(4, number)
+    assert experts.experts
+    assert not experts.has_none
+    assert (experts.num_tasks, experts.num_classes) == (number, 4)
+    assert experts.tasks == ((0, 1, 2, 3),) * number
+    assert experts.task_sizes == experts.output_sizes == (4,) * number
+    assert experts.class_order.tolist() == [0, 1, 2, 3]
+    assert experts.task_of_class.tolist() == [0, 0, 0, 0]
+    assert experts.label_maps.tolist() == [[0, 1, 2, 3]] * number
+
+
+def test_two_tasks_are_no_experts():
+    partition = ClassPartition(((0,), (1,)))
+    assert not partition.experts
+    assert partition.has_none
+
+
+def test_an_open_none_has_an_output_for_every_class_own_ones_first():
+    assert OPEN.output_sizes == (5, 5)
+    # Outputs of task 0 stand for the classes 3, 0, 1, 2, 4; those of task 1 for 1, 2, 4, 0, 3.
+    assert OPEN.output_maps.tolist() == [[1, 2, 3, 0, 4], [3, 0, 1, 4, 2]]
+    closed = ClassPartition(OPEN.tasks)
+    assert torch.equal(closed.output_maps, closed.label_maps)
+
+
+def test_a_partition_keeps_its_kind_for_other_classes():
+    assert ClassPartition.of_experts(3, 2).renewed(5) == ClassPartition.of_experts(5, 2)
+    assert OPEN.renewed(4) == ClassPartition(((0, 1), (2, 3)), open_none=True)
+    assert OPEN.renewed(3, [1, 9, 5]) == ClassPartition(((1, 2), (0,)), open_none=True)
+    assert ClassPartition(((0,), (1,), (2,))).renewed(3, [1, 9, 5]).tasks == ((1,), (2,), (0,))
+
+
+def test_there_are_two_tasks_and_a_closed_none_unless_asked_otherwise():
+    assert ClassPartition.from_counts([4, 3, 2, 1]).tasks == ((0, 1), (2, 3))
+    assert ClassPartition.resolve(4) == ClassPartition(((0, 1), (2, 3)), open_none=False)
+    assert ClassPartition.resolve(4, open_none=True) == ClassPartition(((0, 1), (2, 3)), open_none=True)
+    assert ClassPartition.resolve(5, OPEN.to_lists(), open_none=True) == OPEN
+
+
+def test_a_partition_cannot_be_changed():
+    with pytest.raises(FrozenInstanceError):
+        ClassPartition.single(2).tasks = ()
+
+
+def test_offsets_are_one_a_output():
+    partition = ClassPartition(((0,), (1, 2)))
+    assert partition.checked_offsets((np.float32([1, 2]), [0, 1, 2])) == [[1.0, 2.0], [0.0, 1.0, 2.0]]
+    with pytest.raises(
+        ValueError, match=r"^logit_offsets has lengths \[1, 3\] but the tasks have \[2, 3\] outputs; give"
+    ):
+        partition.checked_offsets([[1], [0, 1, 2]])
+
+
+def test_counts_of_any_kind_become_plain_numbers():
+    found = checked_counts(torch.tensor([0, 1, MOST_IMAGES]))
+    assert found == [0, 1, 9_007_199_254_740_992]
+    assert all(type(count) is int for count in found)
+
+
+@pytest.mark.parametrize("count", [-1, 2**53 + 1, 2**60])
+def test_counts_that_no_folder_has_are_refused(count):
+    with pytest.raises(ValueError, match=f"^class_counts holds {count}, which is no number of images"):
+        checked_counts([3, count])
+
+
 ONCE = "The tasks must list each of the classes 0 to {} exactly once, but class {}."
 REFUSED = {
     "no task": (lambda: ClassPartition(()), "A partition needs at least one task; give one list of classes per task."),
@@ -170,6 +241,26 @@ REFUSED = {
     "empty tail": (
         lambda: ClassPartition.from_counts([9, 5, 2], threshold=1),
         "Threshold 1 leaves the tail task empty; choose one between 2 and 8.",
+    ),
+    "equal counts": (
+        lambda: ClassPartition.from_counts([5, 5, 5], threshold=5),
+        "Every class has 5 images, so no threshold parts them; leave it out.",
+    ),
+    "no bounds": (
+        lambda: ClassPartition.from_bins([9, 5, 2], []),
+        "The bounds [] must fall, as in [100, 19]; give at least one.",
+    ),
+    "equal bounds": (
+        lambda: ClassPartition.from_bins([9, 5, 2], [5, 5]),
+        "The bounds [5, 5] must fall, as in [100, 19]; give at least one.",
+    ),
+    "a single task with an open none": (
+        lambda: ClassPartition(((0, 1),), open_none=True),
+        'There is no "none" to open: give two or more disjoint tasks, or leave open_none out.',
+    ),
+    "experts with an open none": (
+        lambda: ClassPartition(((0, 1), (0, 1)), open_none=True),
+        'There is no "none" to open: give two or more disjoint tasks, or leave open_none out.',
     ),
     "rising bounds": (
         lambda: ClassPartition.from_bins([9, 5, 2], [2, 5]),
