@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
@@ -124,6 +125,11 @@ def _is_complemented(test: ast.expr) -> bool:
     return isinstance(test, ast.Compare) and len(test.ops) == 1 and isinstance(test.ops[0], COMPLEMENTS)
 
 
+# The first example that fails is enough: none is made small, none is kept for the next mutant.
+FIRST = (hypothesis.Phase.explicit, hypothesis.Phase.generate)
+hypothesis.settings.register_profile("first", phases=FIRST, database=None)
+
+
 def killed(module: str, source: str) -> bool:
     """Whether a test of the module fails on a mutant."""
     child = os.fork()
@@ -133,6 +139,7 @@ def killed(module: str, source: str) -> bool:
         os.dup2(silent, 1)
         os.dup2(silent, 2)
         code = 1
+        hypothesis.settings.load_profile("first")
         try:
             exec(compile(source, f"<mutant of {module}>", "exec"), importlib.import_module(module).__dict__)
             quiet = "ignore::pytest.PytestAssertRewriteWarning"  # what the parent imported is no plug-in of tests
@@ -168,8 +175,11 @@ def _said(module: str, same: list[str]) -> str:
     """Which mutants are no faults, and why."""
     if not same:
         return ""
-    each = [f"`{what}` ({SAME[module][what.partition(': ')[2]]})" for what in same]
-    return f"; not counted, as the same in other words: {', '.join(each)}"
+    lines: dict[str, list[str]] = {}
+    for line, _, what in (each.removeprefix("line ").partition(": ") for each in same):
+        lines.setdefault(what, []).append(line)
+    each = [f"`{what}` in line {', '.join(where)} ({SAME[module][what]})" for what, where in lines.items()]
+    return f"; not counted, as the same in other words: {'; '.join(each)}"
 
 
 def main() -> int:

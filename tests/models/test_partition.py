@@ -123,6 +123,7 @@ def test_task_labels_of_a_batch():
 def test_one_task_labels_classes_as_they_are():
     partition = ClassPartition.single(4)
     assert partition.tasks == ((0, 1, 2, 3),)
+    assert not partition.experts
     assert partition.task_labels(torch.arange(4)).tolist() == [[0, 1, 2, 3]]
 
 
