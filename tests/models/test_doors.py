@@ -9,6 +9,14 @@ import pytest
 from osdtw_models.doors import run_door
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """Shells let what runs in their background ignore Ctrl-C, tests too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("hint", [None, "go on like this."])
 def test_a_signal_ends_the_work_and_cleans_up(number, code, hint, capsys):

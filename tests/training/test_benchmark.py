@@ -78,7 +78,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(place, capsys):
         ("[[run]]\nname = 'a'\nrecipe = 'b'\n" * 2, "is there twice"),
         ("[[run]]\nname = 'a'", "is no list of runs"),
         ("run = 3", "is no list of runs"),
-        ("[[run", "is no list of runs"),
+        ("[[run", "is not a TOML file"),
     ],
 )
 def test_what_is_no_list_is_refused(tmp_path, text, said):
@@ -150,7 +150,7 @@ def test_a_run_of_several_seeds_is_one_row_of_means(tmp_path):
 @pytest.mark.parametrize("seeds", ["[]", "[1, 1]", "[-1]", "['a']", "[true]"])
 def test_seeds_are_different_numbers(tmp_path, seeds):
     (tmp_path / "list.toml").write_text(f"[[run]]\nname = 'a'\nrecipe = 'r'\nseeds = {seeds}")
-    with pytest.raises(ValueError, match="not different numbers"):
+    with pytest.raises(ValueError, match="not different numbers|must be of type int"):
         read_list(tmp_path / "list.toml")
 
 
