@@ -150,7 +150,7 @@ def test_a_run_of_several_seeds_is_one_row_of_means(tmp_path):
 @pytest.mark.parametrize("seeds", ["[]", "[1, 1]", "[-1]", "['a']", "[true]"])
 def test_seeds_are_different_numbers(tmp_path, seeds):
     (tmp_path / "list.toml").write_text(f"[[run]]\nname = 'a'\nrecipe = 'r'\nseeds = {seeds}")
-    with pytest.raises(ValueError, match="not different numbers|must be of type int"):
+    with pytest.raises(ValueError, match=r"not different numbers|must be of type int"):
         read_list(tmp_path / "list.toml")
 
 
