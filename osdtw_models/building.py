@@ -9,9 +9,10 @@ from timm.models import build_model_with_cfg, get_pretrained_cfg, is_model, reso
 
 from osdtw_models.backbone import Backbone
 from osdtw_models.checkpoint import convert_checkpoint
+from osdtw_models.class_counts import checked_counts
 from osdtw_models.hub import fetch
 from osdtw_models.network import OsdtwNet
-from osdtw_models.partition import ClassPartition, checked_counts
+from osdtw_models.partition import ClassPartition
 from osdtw_models.releases import WEIGHTS, released_args
 from osdtw_models.timm_backbone import TimmBackbone
 

@@ -21,10 +21,11 @@ from timm.models import checkpoint_seq
 from torch import Tensor, nn
 
 from osdtw_models.backbone import Backbone
+from osdtw_models.class_counts import checked_counts
 from osdtw_models.decoder import Decoder
 from osdtw_models.features import FeatureLevels
 from osdtw_models.fused_tasks import FusedTasks, check_fusion, refuse_other_tasks
-from osdtw_models.partition import ClassPartition, checked_counts
+from osdtw_models.partition import ClassPartition
 from osdtw_models.pooling import TokenPool, UnitLength, make_pool
 from osdtw_models.protocol import TimmProtocol
 

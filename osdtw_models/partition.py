@@ -10,8 +10,7 @@ classification. Nor have experts: several tasks of which every one lists all cla
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from operator import index
@@ -20,7 +19,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-MOST_IMAGES = 2**53  # of one class; floats hold all whole numbers up to there
+from osdtw_models.class_counts import above_threshold, between_bounds, by_frequency
 
 
 @dataclass(frozen=True)
@@ -75,31 +74,7 @@ class ClassPartition:
             ValueError: If a count is below 1, there are fewer classes than tasks, or the threshold leaves a
                 task empty.
         """
-        _check_counts(counts)
-        if threshold is not None:
-            head = tuple(c for c, n in enumerate(counts) if n > threshold)
-            tail = tuple(c for c, n in enumerate(counts) if n <= threshold)
-            if not head or not tail:
-                if min(counts) == max(counts):
-                    raise ValueError(f"Every class has {max(counts)} images, so no threshold parts them; leave it out.")
-                raise ValueError(
-                    f"Threshold {threshold} leaves the {'head' if not head else 'tail'} task empty; choose one "
-                    f"between {min(counts)} and {max(counts) - 1}."
-                )
-            return cls((head, tail))
-        if num_tasks < 1 or len(counts) < num_tasks:
-            raise ValueError(
-                f"{len(counts)} classes cannot be split into {num_tasks} tasks; use 1 to {len(counts)} tasks, or more "
-                "classes."
-            )
-        by_frequency = sorted(range(len(counts)), key=lambda c: (-counts[c], c))
-        size, extra = divmod(len(counts), num_tasks)
-        tasks, start = [], 0
-        for k in range(num_tasks):
-            stop = start + size + (k < extra)
-            tasks.append(tuple(sorted(by_frequency[start:stop])))
-            start = stop
-        return cls(tuple(tasks))
+        return cls(above_threshold(counts, threshold) if threshold is not None else by_frequency(counts, num_tasks))
 
     @classmethod
     def from_bins(cls, counts: Sequence[int], bounds: Sequence[int]) -> ClassPartition:
@@ -116,17 +91,7 @@ class ClassPartition:
         Raises:
             ValueError: If a count is below 1, the bounds do not fall, or a task would be empty.
         """
-        _check_counts(counts)
-        if not bounds or any(after >= before for before, after in itertools.pairwise(bounds)):
-            raise ValueError(f"The bounds {list(bounds)} must fall, as in [100, 19]; give at least one.")
-        task_of = [sum(n <= bound for bound in bounds) for n in counts]
-        tasks = tuple(tuple(c for c, k in enumerate(task_of) if k == task) for task in range(len(bounds) + 1))
-        if () in tasks:
-            raise ValueError(
-                f"The bounds {list(bounds)} leave task {tasks.index(())} empty; the classes have {min(counts)} to "
-                f"{max(counts)} images."
-            )
-        return cls(tasks)
+        return cls(between_bounds(counts, bounds))
 
     @classmethod
     def resolve(
@@ -307,28 +272,6 @@ class ClassPartition:
         return [list(task) for task in self.tasks]
 
 
-def checked_counts(counts: Iterable[Any]) -> list[int]:
-    """Training images per class as plain numbers.
-
-    Args:
-        counts: Numbers of any kind.
-
-    Returns:
-        The numbers, JSON-ready.
-
-    Raises:
-        ValueError: If they are no numbers of images.
-    """
-    try:
-        whole = [int(count) for count in counts]
-    except (TypeError, ValueError, OverflowError) as error:
-        raise ValueError(f"class_counts must be numbers of images, one per class ({error}).") from error
-    odd = [count for count in whole if not 0 <= count <= MOST_IMAGES]
-    if odd:
-        raise ValueError(f"class_counts holds {odd[0]}, which is no number of images.")
-    return whole
-
-
 def _first_wrong(listed: list[int]) -> str:
     """Name the first class of a sorted listing that is negative, repeated or missing."""
     if listed[0] < 0:
@@ -339,9 +282,3 @@ def _first_wrong(listed: list[int]) -> str:
         if found > expected:
             return f"{expected} is missing"
     raise AssertionError("unreachable: the listing is right")
-
-
-def _check_counts(counts: Sequence[int]) -> None:
-    empty = [c for c, n in enumerate(counts) if n < 1]
-    if empty:
-        raise ValueError(f"Class {empty[0]} has {counts[empty[0]]} training images; every class needs at least 1.")

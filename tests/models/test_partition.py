@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from osdtw_models.partition import MOST_IMAGES, ClassPartition, checked_counts
+from osdtw_models.class_counts import MOST_IMAGES, checked_counts
+from osdtw_models.partition import ClassPartition
 
 
 @st.composite

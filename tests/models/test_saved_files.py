@@ -86,8 +86,6 @@ def test_more_blocks_than_tensors_are_refused_before_they_are_built(run):
     ],
 )
 def test_images_that_no_network_takes_are_refused(run, field, value):
-    if False:
-        pytest.skip("scaled by a billion: the images' own limit holds, see fit_image")
     assert field in refusal(run, pretrained_cfg={field: value})
 
 
