@@ -35,8 +35,8 @@ def convert_checkpoint(state_dict: dict[str, Tensor], model: OsdtwNet) -> dict[s
     position = state_dict.get("class_position")
     if position is not None and len(position) != model.num_classes:
         # New classes: their place is the model's, and no classifier of the old ones may slip in by its shape.
-        state_dict = {key: value for key, value in state_dict.items() if ".classifier." not in key}
-        state_dict["class_position"] = model.class_position
+        kept = {key: value for key, value in state_dict.items() if ".classifier." not in key}
+        state_dict = {**kept, **model.places}
     shared = max((block_number(key) for key in state_dict if key.startswith("encoder.")), default=0)
     if shared < model.shared_depth and tasks > 1:
         raise ValueError(

@@ -1,8 +1,8 @@
 """What a network makes of its tasks' logits: calibrated, fused, in the original class order.
 
 It holds what the fusion depends on besides the logits: the partition, the rule, each task's log-offsets, temperature
-and bias. Only the classes' positions are in checkpoints; the rest are arguments of the model and travel in
-``config.json``.
+and bias. Only the classes' positions, and where "none" is open the tasks' outputs of them, are in checkpoints; the rest
+are arguments of the model and travel in ``config.json``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,12 @@ class FusedTasks(nn.Module):
     def tasks(self) -> range:
         """Task indices 0 .. K-1."""
         return range(self.partition.num_tasks)
+
+    @property
+    def places(self) -> dict[str, Tensor]:
+        """Where classes stand, by the names of checkpoints: in task order and, behind an open "none", in each task."""
+        names = ["class_position", *(f"outputs{k}" for k in self.tasks if self.partition.open_none)]
+        return {name: self.get_buffer(name) for name in names}
 
     @property
     def logit_offsets(self) -> list[Tensor] | None:
@@ -102,7 +108,7 @@ class FusedTasks(nn.Module):
         self.partition = partition
         self.register_buffer("class_position", partition.class_position.to(device))
         for k in range(partition.num_tasks if partition.open_none else 0):
-            self.register_buffer(f"outputs{k}", partition.output_maps[k].to(device), persistent=False)
+            self.register_buffer(f"outputs{k}", partition.output_maps[k].to(device))
 
     def _register_offsets(
         self,
@@ -126,7 +132,9 @@ def refuse_other_tasks(module: nn.Module, state_dict: dict[str, Tensor], prefix:
     rows = [state_dict.get(f"{prefix}decoders.{k}.classifier.bias") for k in network.tasks]
     sizes = network.partition.output_sizes
     same_sizes = all(row is None or len(row) == size for row, size in zip(rows, sizes, strict=True))
-    if not same_sizes or not torch.equal(saved.cpu(), network.class_position.cpu()):
+    # Of tasks with an open "none" all sizes are alike, and class_position may be: their order of outputs tells.
+    found = [(state_dict.get(f"{prefix}{name}"), own) for name, own in network.places.items()]
+    if not same_sizes or any(other is not None and not torch.equal(other.cpu(), own.cpu()) for other, own in found):
         raise ValueError(
             "The checkpoint was trained on another partition of the classes into tasks; create the model with the "
             "checkpoint's task_classes (see its config.json)."

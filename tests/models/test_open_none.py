@@ -111,6 +111,12 @@ def test_a_closed_network_does_not_take_its_weights(build):
         build(task_classes=TASKS).load_state_dict(build(**OPEN).state_dict())
 
 
+def test_other_tasks_of_the_same_order_do_not_take_its_weights(build):
+    parted = [{**OPEN, "task_classes": tasks} for tasks in ([[0, 1, 2], [3, 4, 5]], [[0, 1], [2, 3, 4, 5]])]
+    with pytest.raises(ValueError, match="another partition"):
+        build(**parted[0]).load_state_dict(build(**parted[1]).state_dict())
+
+
 @pytest.mark.parametrize("arguments", [{"fusion": "pool"}, {"fusion": "mean", "open_none": False}])
 def test_mean_and_an_open_none_need_one_another(build, arguments):
     with pytest.raises(ValueError, match="'mean' is for experts and for an open 'none'"):
