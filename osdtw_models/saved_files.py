@@ -33,7 +33,6 @@ FACTORY = {
     if parameter.kind is not parameter.VAR_KEYWORD
 } | {"features_only", "pruned", "device", "dtype"}
 REPEATED = ("depth", "depths", "layers", "num_layers", "block_args")  # how many blocks a network has
-SIZED = ("widths", "backbone", "backbone_args", "img_size")  # what makes a network larger than its name says
 
 
 @dataclass(frozen=True)
@@ -123,20 +122,25 @@ def check_size(config: Mapping[str, Any], header: Header, file: Path) -> None:
         file: The config, for messages.
 
     Raises:
-        ValueError: If classes, blocks or parameters are more than the weights have.
+        ValueError: If classes, tasks, blocks or parameters are more than the weights have.
     """
     arguments = config.get("model_args") or {}
+    if not header.num_classes:
+        raise ValueError(
+            f"{file} and its weights do not fit each other: they lack class_position, which every OSDTW network has."
+        )
     claimed = [table.get("num_classes") for table in (config, arguments, config.get("pretrained_cfg") or {})]
     for number in claimed:
-        if header.num_classes and number not in (None, 0, header.num_classes):
+        if number not in (None, 0, header.num_classes):
             raise ValueError(
                 f"{file} and its weights do not fit each other: {number!r} classes, and {header.num_classes}."
             )
+    tasks = arguments.get("task_classes")
+    if isinstance(tasks, list) and len(tasks) > len(header.shapes):
+        raise ValueError(f"{file} has {len(tasks)} tasks, more than its weights can be of; save both again.")
     for name, number in _numbers(arguments.get("backbone_args") or {}):
         if abs(number) > (len(header.shapes) if name in REPEATED else max(header.numbers, MAX_SIDE)):
             raise ValueError(f"{file} has {name} {number}, more than its weights can be of; save both again.")
-    if arguments.get("in_chans") in (None, 3) and all(arguments.get(name) is None for name in SIZED):
-        return
     try:
         with torch.device("meta"):  # shapes without memory
             model = timm.create_model(config["architecture"], **arguments)

@@ -67,6 +67,24 @@ def test_a_network_larger_than_its_weights_is_refused_before_it_is_built(run, ch
     assert "do not fit each other" in refusal(run, **changes)
 
 
+def test_tasks_and_depth_count_in_a_networks_size(run):
+    """A name of its own says nothing of how many decoders there are; sixty of ResNet-110 take 400 MB."""
+    changes = {"widths": None, "shared_depth": 0, "fusion": "mean", "task_classes": [list(range(6))] * 60}
+    assert "a network of 1" in refusal(run, architecture="osdtw_resnet110", model_args=changes)
+
+
+def test_more_tasks_than_tensors_are_refused_before_they_are_built(run):
+    changes = {"fusion": "mean", "task_classes": [list(range(6))] * 10**4}
+    assert "has 10000 tasks, more than" in refusal(run, model_args=changes)
+
+
+def test_weights_that_do_not_say_how_many_classes_they_are_of_are_refused(run):
+    tensors = load_file(run / "model.safetensors")
+    del tensors["class_position"]
+    save_file(tensors, run / "model.safetensors")
+    assert "lack class_position" in refusal(run, num_classes=10**9, model_args={"num_classes": 10**9})
+
+
 def test_more_blocks_than_tensors_are_refused_before_they_are_built(run):
     changes = {"backbone_args": {"layers": [1, 1, 10**5, 1]}, "widths": None}
     assert "layers 100000, more than" in refusal(run, architecture="osdtw_resnet50", model_args=changes)
