@@ -157,5 +157,6 @@ def check_fusion(rule: str, partition: ClassPartition) -> None:
         raise ValueError(f"fusion 'pool' is defined for 2 tasks, not {partition.num_tasks}; use 'raw'.")
     if partition.num_tasks > 1 and (rule == "mean") != (partition.experts or partition.open_none):
         raise ValueError(
-            f"fusion {rule!r} does not fit these tasks; 'mean' is for experts and for an open 'none', and they for it."
+            f"fusion {rule!r} does not fit these tasks; 'mean' is for experts and for an open 'none', and they for it: "
+            f"give fusion {'raw' if rule == 'mean' else 'mean'!r}."
         )

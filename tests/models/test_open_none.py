@@ -117,10 +117,13 @@ def test_other_tasks_of_the_same_order_do_not_take_its_weights(build):
         build(**parted[0]).load_state_dict(build(**parted[1]).state_dict())
 
 
-@pytest.mark.parametrize("arguments", [{"fusion": "pool"}, {"fusion": "mean", "open_none": False}])
-def test_mean_and_an_open_none_need_one_another(build, arguments):
-    with pytest.raises(ValueError, match="'mean' is for experts and for an open 'none'"):
+@pytest.mark.parametrize(("arguments", "fitting"), [({"fusion": "pool"}, "mean"), ({"open_none": False}, "raw")])
+def test_mean_and_an_open_none_need_one_another(build, arguments, fitting):
+    with pytest.raises(
+        ValueError, match=rf"'mean' is for experts and for an open 'none', .*: give fusion '{fitting}'\."
+    ):
         build(**{**OPEN, **arguments})
+    build(**{**OPEN, **arguments, "fusion": fitting})
 
 
 def test_new_classes_keep_none_open(build, images):
