@@ -83,9 +83,15 @@ def _build_cifar(
     name: str, backbone: CifarResNet, pretrained: bool, widths: Sequence[int] | None = None, **kwargs: Any
 ) -> OsdtwNet:
     """A CIFAR ResNet, its stages of other ``widths`` than the name's if any are given, or its weights have others."""
-    if widths is None:
-        widths = (saved_args(name, pretrained, kwargs) or {}).get("widths")
-    return build(name, replace(backbone, widths=widths), pretrained, STAGES, **kwargs)
+    saved = saved_args(name, pretrained, kwargs)
+    kept = replace(backbone, widths=(saved or {}).get("widths"))
+    wanted = kept if widths is None else replace(backbone, widths=widths)
+    if pretrained and saved and wanted.stage_widths != kept.stage_widths:
+        raise ValueError(
+            f"The weights of {name} have the widths {list(kept.stage_widths)}, not {list(wanted.stage_widths)}; leave "
+            "widths out, or start from scratch."
+        )
+    return build(name, wanted, pretrained, STAGES, **kwargs)
 
 
 @register_model

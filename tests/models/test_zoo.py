@@ -132,6 +132,14 @@ class TestRelease:
         with pytest.raises(ValueError, match="another partition"):
             create_model("osdtw_resnet32", pretrained=True, class_counts=list(range(1, 101)))
 
+    @pytest.mark.parametrize("name", ["osdtw_resnet32", f"local-dir:{RELEASES / RELEASE}"])
+    def test_other_widths_are_refused_in_a_sentence(self, name):
+        said = r"have the widths \[16, 32, 48\], not \[16, 32, 64\]; leave widths out"
+        with pytest.raises(ValueError, match=said):
+            create_model(name, pretrained=True, widths=(16, 32, 64))
+        assert create_model(name, pretrained=True, widths=(16, 32, 48)).num_classes == 100
+        assert create_model(name, widths=(16, 32, 64)).num_classes == 100
+
 
 def test_timms_models_have_widths_of_their_own():
     with pytest.raises(ValueError, match="osdtw_resnet18 is one of timm's models, whose widths are fixed"):
