@@ -43,9 +43,11 @@ def by_frequency(counts: Sequence[int], num_tasks: int) -> Tasks:
         Classes of each task, in their original order.
 
     Raises:
-        ValueError: If a count is below 1, or there are fewer classes than tasks.
+        ValueError: If there are no classes, or fewer than tasks, or a count is below 1.
     """
     _check_seen(counts)
+    if not counts:
+        raise ValueError("There are no classes to split into tasks; num_classes must be at least 1.")
     if num_tasks < 1 or len(counts) < num_tasks:
         raise ValueError(
             f"{len(counts)} classes cannot be split into {num_tasks} tasks; use 1 to {len(counts)} tasks, or more "

@@ -248,6 +248,10 @@ REFUSED = {
         lambda: ClassPartition.from_counts([5, 5, 5], threshold=5),
         "Every class has 5 images, so no threshold parts them; leave it out.",
     ),
+    "no classes": (
+        lambda: ClassPartition.resolve(-3),
+        "There are no classes to split into tasks; num_classes must be at least 1.",
+    ),
     "no bounds": (
         lambda: ClassPartition.from_bins([9, 5, 2], []),
         "The bounds [] must fall, as in [100, 19]; give at least one.",
