@@ -84,6 +84,8 @@ def _predict(options: argparse.Namespace) -> None:
         raise ValueError("Both files and --data are given; choose one.")
     if not (options.paths or options.data):
         raise ValueError("Nothing to classify; give image files, folders or --data NAME.")
+    if not options.data and (options.data_dir or options.test_list or options.val_list):
+        raise ValueError("--data-dir, --test-list and --val-list go with a data set; give --data, or leave them out.")
     if options.output:
         check_table(options.output)
     predictor, rows = _predictor(options), []

@@ -100,6 +100,8 @@ def test_what_cannot_be_done_is_one_sentence(exported, photos, tmp_path, capsys)
     model = ("--model", exported.run)
     assert "Nothing to classify" in refusal(capsys, *model)
     assert "choose one" in refusal(capsys, photos, "--data", "digits", *model)
+    for word in ("--data-dir", "--test-list", "--val-list"):
+        assert "go with a data set; give --data" in refusal(capsys, photos, word, "x", *model)
     assert "ends in none of" in refusal(capsys, photos, *model, "-o", tmp_path / "seen.xlsx")
     assert "--provider is for .onnx files" in refusal(capsys, photos, *model, "--provider", "cpu")
     onnx = ("--model", exported.file.path, "--provider", "cuda")
