@@ -17,7 +17,7 @@ SUMS = "SHA256SUMS"
 
 def write_sums(folder: Path, names: Sequence[str]) -> None:
     """Write the sums of files beside them."""
-    write_text(folder / SUMS, "".join(f"{_sum(folder / name)}  {name}\n" for name in names))
+    write_text(folder / SUMS, "".join(f"{sha256(folder / name)}  {name}\n" for name in names))
 
 
 def check_sums(folder: Path, names: Sequence[str]) -> None:
@@ -35,13 +35,14 @@ def check_sums(folder: Path, names: Sequence[str]) -> None:
     text = (folder / SUMS).read_bytes().decode(errors="replace")
     sums = {name: digest for digest, _, name in (line.partition("  ") for line in text.split("\n"))}
     for name in names:
-        if sums.get(name) != _sum(folder / name) or not text.endswith("\n"):
+        if sums.get(name) != sha256(folder / name) or not text.endswith("\n"):
             raise ValueError(
                 f"{folder / name} is not the file that {SUMS} beside it speaks of: one of them is damaged or was "
                 f"changed; copy or save both again, or delete {SUMS} if you changed {name} yourself."
             )
 
 
-def _sum(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
     with file.open("rb") as content:
         return hashlib.file_digest(content, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from osdtw_models.checksums import sha256
 from osdtw_models.doors import first_line
 from osdtw_models.releases import CONFIG, WEIGHTS, records
 
@@ -116,10 +116,9 @@ def _check_sha256(weights: Path, repository: str) -> None:
     """Refuse weights that are not the announced or released ones, and remove them: the client checks sizes only."""
     name, _, _ = repository.partition("@")
     kept = weights.resolve()  # the cache keeps large files under their SHA-256
-    expected = {kept.name} if len(kept.name) == hashlib.sha256().digest_size * 2 else set()
+    expected = {kept.name} if len(kept.name) == 64 else set()
     expected |= {known.sha256 for known in records() if known.pinned == f"{name}@{weights.parent.name}"}
-    with kept.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256(kept)
     if expected - {found}:
         for path in {weights, kept}:
             path.unlink()

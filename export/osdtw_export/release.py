@@ -7,7 +7,6 @@ Commit these files: from then on timm's names carry them, and weights fetched at
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import sys
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from osdtw_export.publish import assembled, keep
 from osdtw_export.upload import Published, check_repo, upload
+from osdtw_models.checksums import sha256
 from osdtw_models.doors import run_door
 from osdtw_models.files import write_text
 from osdtw_models.releases import RECORD, RELEASES, WEIGHTS, Record
@@ -63,8 +63,7 @@ def note(release: str, folder: Path, repo: str, published: Published) -> str:
     Returns:
         What was done, in words.
     """
-    with (folder / WEIGHTS).open("rb") as file:
-        known = Record(repo, published.revision, hashlib.file_digest(file, "sha256").hexdigest())
+    known = Record(repo, published.revision, sha256(folder / WEIGHTS))
     path = RELEASES / release / RECORD
     write_text(path, json.dumps(known._asdict(), indent=2) + "\n")
     return f"{published.url} is at {published.revision}; commit {path}"

@@ -6,7 +6,6 @@ went wrong, the same call goes on from there.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from typing import Any, Literal
 from huggingface_hub import HfApi, RepoCard, get_token
 
 from osdtw_models import __version__
+from osdtw_models.checksums import sha256
 from osdtw_models.hub import refusal
 from osdtw_models.releases import CONFIG
 from osdtw_models.saved_files import FAMILY
@@ -163,9 +163,7 @@ def _check_arrived(folder: Path, repo: str, found: Any) -> None:
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         name = path.relative_to(folder).as_posix()
         large = there[name].lfs if name in there else None
-        with path.open("rb") as file:
-            same = name in there and (large is None or large.sha256 == hashlib.file_digest(file, "sha256").hexdigest())
-        if not same:
+        if name not in there or (large is not None and large.sha256 != sha256(path)):
             raise OSError(f"{name} did not arrive in {repo} as it was sent; publish again.")
 
 
