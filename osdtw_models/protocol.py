@@ -11,11 +11,6 @@ from torch.fx import symbolic_trace
 from osdtw_models.backbone import block_number
 from osdtw_models.partition import ClassPartition
 
-OWN_ARGS = (
-    *("shared_depth", "task_classes", "fusion", "class_counts", "logit_offsets"),
-    *("calibration", "normalise_features", "open_none"),
-)
-
 
 class TimmProtocol(nn.Module):
     """A network that timm can save, rebuild, decay and script; `OsdtwNet` is one."""
@@ -33,7 +28,11 @@ class TimmProtocol(nn.Module):
 
     def model_args(self) -> dict[str, Any]:
         """The arguments that rebuild this network, JSON-ready; they travel in ``config.json``."""
-        own: dict[str, Any] = {
+        return {**self._backbone_args, **{name: value for name, value in self._own_args().items() if value is not None}}
+
+    def _own_args(self) -> dict[str, Any]:
+        """The arguments that depend on what the network is now; None where one is not needed."""
+        return {
             "shared_depth": self.shared_depth,
             "task_classes": self.partition.to_lists(),
             "open_none": self.partition.open_none or None,
@@ -43,7 +42,6 @@ class TimmProtocol(nn.Module):
             "calibration": self.calibration,
             "normalise_features": self.normalise_features or None,
         }
-        return {**self._backbone_args, **{name: value for name, value in own.items() if value is not None}}
 
     @property
     def _model_args(self) -> dict[str, Any]:
@@ -53,7 +51,8 @@ class TimmProtocol(nn.Module):
     @_model_args.setter
     def _model_args(self, told: dict[str, Any]) -> None:
         # A saved network has weights of its own: whoever loads it shall not fetch the backbone's again.
-        self._told = {name: value for name, value in told.items() if name not in (*OWN_ARGS, "backbone_pretrained")}
+        void = {*self._own_args(), "backbone_pretrained"}
+        self._told = {name: value for name, value in told.items() if name not in void}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trade time for memory: recompute blocks in the backward pass."""
