@@ -104,7 +104,7 @@ class FusedTasks(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def _set_tasks(self, partition: ClassPartition, device: torch.device | None) -> None:
-        """Fuse by a partition; offsets and calibration of another are void."""
+        """Fuse by a partition; whoever changes it also renews offsets and calibration."""
         self.partition = partition
         self.register_buffer("class_position", partition.class_position.to(device))
         for k in range(partition.num_tasks if partition.open_none else 0):

@@ -1,10 +1,10 @@
 """The network: one shared encoder, one decoder per task, fused class logits.
 
 ``shared_depth`` = d cuts the backbone's L blocks: blocks 1..d are the encoder, shared by all tasks; each
-decoder owns a copy of blocks d+1..L, of what follows them, and a linear classifier over its classes and "none"
-(last). Blocks keep their number in their name, ``encoder.block3`` or ``decoders.0.block8``, so that a checkpoint can
-be read at another depth by renaming keys. The model speaks timm's protocol: one tensor of fused logits (B, C) comes
-out.
+decoder owns a copy of blocks d+1..L, of what follows them, and a linear classifier over its classes and "none" (last;
+where "none" is open, all other classes). Blocks keep their number in their name, ``encoder.block3`` or
+``decoders.0.block8``, so that a checkpoint can be read at another depth by renaming keys. The model speaks timm's
+protocol: one tensor of fused logits (B, C) comes out.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
 timm has no plug-in discovery: ``import osdtw_models`` runs this file, and from then on
 ``timm.create_model("osdtw_resnet32", pretrained=True)`` works. Each name is ``osdtw_`` and timm's name of the backbone
 (or the protocol's, for CIFAR). Released checkpoints are folders in ``weights/`` (see `osdtw_models.releases`), on the
-Hub once they are published; their plan (shared depth, tasks, fusion) is the default of a pretrained model. Where
-nothing is said, fusion is "raw", and the tasks share all stages but the last (three quarters of a ViT's blocks):
-deeper than that the field's multi-branch networks part, too.
+Hub once they are published; their plan (widths, shared depth, tasks, fusion, calibration) is the default of a
+pretrained model. Where nothing is said, fusion is "raw", and the tasks share all stages but the last (three quarters
+of a ViT's blocks): there the field's multi-branch networks part, too.
 """
 
 from __future__ import annotations
