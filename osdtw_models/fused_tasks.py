@@ -133,8 +133,15 @@ def refuse_other_tasks(module: nn.Module, state_dict: dict[str, Tensor], prefix:
     sizes = network.partition.output_sizes
     same_sizes = all(row is None or len(row) == size for row, size in zip(rows, sizes, strict=True))
     # Of tasks with an open "none" all sizes are alike, and class_position may be: their order of outputs tells.
-    found = [(state_dict.get(f"{prefix}{name}"), own) for name, own in network.places.items()]
-    if not same_sizes or any(other is not None and not torch.equal(other.cpu(), own.cpu()) for other, own in found):
+    there = {
+        name: state_dict[f"{prefix}{name}"].cpu()
+        for name in (*network.places, "outputs0")
+        if f"{prefix}{name}" in state_dict
+    }
+    same_places = there.keys() == network.places.keys() and all(
+        torch.equal(there[name], own.cpu()) for name, own in network.places.items()
+    )
+    if not same_sizes or not same_places:
         raise ValueError(
             "The checkpoint was trained on another partition of the classes into tasks; create the model with the "
             "checkpoint's task_classes (see its config.json)."
