@@ -1,5 +1,7 @@
 """The stages one by one: what each starts from, what it trains, which decoders the assembled network gets."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -120,6 +122,18 @@ def test_joint_training_from_scratch_starts_decoders_apart(prepare, fitted):
     assert not torch.equal(before[f"decoders.0.{block}"], before[f"decoders.1.{block}"])
     fresh = new_network(stage.recipe, stage.partition, 3).state_dict()
     assert all(torch.equal(before[key], fresh[key]) for key in fresh)
+
+
+@pytest.mark.parametrize("start", ["tasks", "scratch"])
+def test_joint_training_reads_the_weights_of_the_backbone_only_to_begin_with_them(prepare, start):
+    stage = prepare(joint=Joint(1, 0.02, start=start), backbone_weights="timm", **OPEN)
+    tasks, _ = networks(stage)
+    if start == "scratch":
+        with pytest.raises(ValueError, match="no weights of the backbone"):
+            stages.train_jointly(stage, tasks, PLAN)
+        begun = replace(stage, recipe=replace(stage.recipe, backbone_weights="none"))
+        stages.train_jointly(begun, tasks, PLAN)
+    stages.train_jointly(stage, tasks, PLAN)
 
 
 def test_an_open_none_splits_the_plain_classifier_row_by_row(prepare):

@@ -38,8 +38,8 @@ class Joint(Schedule):
     """"tasks": the tasks' losses, whose sum bounds the error of what they say together (Prop 2); "fused": that error
     itself, the prior-corrected cross-entropy of the fused scores. Refit decoders follow the same."""
     start: Literal["tasks", "scratch"] = "tasks"
-    """"tasks": the weighted average of the tasks' encoders, and their decoders; "scratch": random weights, so that
-    decoders part from the first step on."""
+    """"tasks": the weighted average of the tasks' encoders, and their decoders; "scratch": what
+    backbone_weights says, random values by default, so that decoders part from the first step on."""
     weigh: Literal["encoder", "losses"] = "encoder"
     """"encoder": the task weights act on what reaches the shared blocks; each decoder learns its own task at full
     rate, as in stage 1. "losses": the weighted sum of the losses, as written in the paper; a light task's decoder then

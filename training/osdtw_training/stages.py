@@ -156,8 +156,10 @@ def train_replicates(stage: Context, start: OsdtwNet) -> list[OsdtwNet]:
 def train_jointly(stage: Context, tasks: OsdtwNet, plan: planning.Choice) -> OsdtwNet:
     """Stage 2: the shared encoder, started from the task networks' weighted average, and all decoders."""
     recipe = stage.recipe
-    network = new_network(recipe, stage.partition, plan.shared_depth, _offsets(stage), start=True)
-    if recipe.joint.start == "tasks":
+    fresh = recipe.joint.start == "scratch"
+    start = fresh and not stage.run.has_checkpoint("joint")
+    network = new_network(recipe, stage.partition, plan.shared_depth, _offsets(stage), start)
+    if not fresh:
         average_encoder(network, tasks, plan.task_weights)
     loss = _weighted_loss(stage, network, plan.task_weights)
     first = recipe.warmup.epochs + recipe.tasks.epochs
