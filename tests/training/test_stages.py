@@ -149,6 +149,8 @@ def test_an_open_none_splits_the_plain_classifier_row_by_row(prepare):
     [
         ({"open_none": True}, "belong together"),
         ({"fusion": "mean"}, "belong together"),
+        ({"fusion": "mean", "method": "balanced_softmax"}, "belong together"),
+        ({**OPEN, "num_tasks": 1}, "give two or more"),
         ({"open_none": True, "fusion": "mean"}, "give shared_depth and task_weights"),
         ({**OPEN, "open_share": 1.5}, "it is a part, 0 to 1"),
     ],

@@ -71,11 +71,13 @@ def _check_images(recipe: Recipe) -> None:
 def _check_tasks(recipe: Recipe) -> None:
     if not 0 <= recipe.open_share <= 1:
         raise ValueError(f"open_share is {recipe.open_share}; it is a part, 0 to 1.")
-    if recipe.method == "osdtw" and (recipe.fusion == "mean") != recipe.open_none:
+    if (recipe.fusion == "mean") != recipe.open_none:
         raise ValueError('open_none and fusion "mean" belong together; give both or neither.')
+    if recipe.open_none and recipe.num_tasks < 2:
+        raise ValueError(f"open_none opens nothing with num_tasks {recipe.num_tasks}; give two or more.")
     if recipe.open_none and recipe.searched:
         raise ValueError(
-            'The search knows tasks with a closed "none" only; with open_none give shared_depth and task_weights.'
+            'The search knows a closed "none" only; to train with open_none give shared_depth and task_weights.'
         )
     if recipe.task_weights is not None and (abs(sum(recipe.task_weights) - 1) > 1e-6 or min(recipe.task_weights) <= 0):
         raise ValueError(f"task_weights {list(recipe.task_weights)} must be positive and sum to 1.")
