@@ -112,10 +112,11 @@ def test_refit_decoders_follow_the_objective_of_joint_training(prepare):
 
 
 OPEN = {"open_none": True, "fusion": "mean", "shared_depth": 3, "task_weights": (0.3, 0.7)}
+SCRATCH = {"joint": Joint(1, 0.02, start="scratch"), "warmup": Warmup(), "tasks": Schedule()}
 
 
 def test_joint_training_from_scratch_starts_decoders_apart(prepare, fitted):
-    stage = prepare(joint=Joint(1, 0.02, start="scratch"), **OPEN)
+    stage = prepare(**SCRATCH, **OPEN)
     stages.train_jointly(stage, networks(stage)[0], PLAN)
     ((_, _, before, _),) = fitted
     block = "block5.conv1.weight"
@@ -126,7 +127,7 @@ def test_joint_training_from_scratch_starts_decoders_apart(prepare, fitted):
 
 @pytest.mark.parametrize("start", ["tasks", "scratch"])
 def test_joint_training_reads_the_weights_of_the_backbone_only_to_begin_with_them(prepare, start):
-    stage = prepare(joint=Joint(1, 0.02, start=start), backbone_weights="timm", **OPEN)
+    stage = prepare(**{**SCRATCH, "joint": Joint(1, 0.02, start=start)}, backbone_weights="timm", **OPEN)
     tasks, _ = networks(stage)
     if start == "scratch":
         with pytest.raises(ValueError, match="no weights of the backbone"):
@@ -158,6 +159,17 @@ def test_an_open_none_splits_the_plain_classifier_row_by_row(prepare):
 def test_what_does_not_go_with_an_open_none_is_refused(tiny, changes, said):
     with pytest.raises(ValueError, match=said):
         tiny(**changes)
+
+
+@pytest.mark.parametrize("stage", ["warmup", "tasks"])
+def test_stages_whose_networks_nothing_uses_are_refused(tiny, stage):
+    trained = {**SCRATCH, stage: Warmup(2) if stage == "warmup" else Schedule(2)}
+    with pytest.raises(ValueError, match=r"train networks that nothing uses.*set both to 0"):
+        tiny(**trained, **OPEN)
+    tiny(**trained)  # the search measures them
+    tiny(**trained, **OPEN, refit=Refit(1, distill=0.5))
+    tiny(**trained, **OPEN, refit=Refit(decoders="tasks"))
+    tiny(**trained, **OPEN, method="balanced_softmax")
 
 
 def test_one_loss_has_no_weights_of_its_own():

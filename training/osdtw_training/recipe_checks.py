@@ -79,6 +79,13 @@ def _check_tasks(recipe: Recipe) -> None:
         raise ValueError(
             'The search knows a closed "none" only; to train with open_none give shared_depth and task_weights.'
         )
+    alone = recipe.method == "osdtw" and recipe.joint.start == "scratch" and not recipe.searched
+    follows = recipe.refit.decoders == "tasks" or (recipe.refit.decoders == "refit" and recipe.refit.distill > 0)
+    if alone and not follows and recipe.warmup.epochs + recipe.tasks.epochs:
+        raise ValueError(
+            f"warmup.epochs {recipe.warmup.epochs} and tasks.epochs {recipe.tasks.epochs} train networks that nothing "
+            'uses: joint.start is "scratch" and the plan is given; set both to 0.'
+        )
     if recipe.task_weights is not None and (abs(sum(recipe.task_weights) - 1) > 1e-6 or min(recipe.task_weights) <= 0):
         raise ValueError(f"task_weights {list(recipe.task_weights)} must be positive and sum to 1.")
     if recipe.head_threshold is not None and recipe.num_tasks != 2:
