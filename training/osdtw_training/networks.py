@@ -113,20 +113,17 @@ def split_classifier(plain: OsdtwNet, network: OsdtwNet) -> None:
     state = {key: value for key, value in plain.state_dict().items() if key.startswith("encoder.")}
     network.load_state_dict(state, strict=False)
     (rows,) = plain.get_classifier()
-    parts = zip(network.partition.tasks, network.partition.output_maps, network.get_classifier(), strict=True)
-    for classes, outputs, classifier in parts:
-        assert isinstance(rows, torch.nn.Linear)
+    assert isinstance(rows, torch.nn.Linear)
+    for classes, classifier in zip(network.partition.tasks, network.get_classifier(), strict=True):
         assert isinstance(classifier, torch.nn.Linear)
-        if network.partition.open_none:
-            order = torch.argsort(outputs)
-            classifier.load_state_dict({"weight": rows.weight.detach()[order], "bias": rows.bias.detach()[order]})
-            continue
-        own = list(classes)
-        other = [c for c in range(network.num_classes) if c not in set(own)]
+        own, other = list(classes), [c for c in range(network.num_classes) if c not in set(classes)]
         with torch.no_grad():
-            classifier.weight.copy_(torch.cat([rows.weight[own], rows.weight[other].mean(0, keepdim=True)]))
-            none = rows.bias[other].mean() + torch.tensor(float(len(other))).log()
-            classifier.bias.copy_(torch.cat([rows.bias[own], none.view(1)]))
+            weight, bias = rows.weight[other], rows.bias[other]
+            if not network.partition.open_none:
+                weight = weight.mean(0, keepdim=True)
+                bias = (bias.mean() + torch.tensor(float(len(other))).log()).view(1)
+            classifier.weight.copy_(torch.cat([rows.weight[own], weight]))
+            classifier.bias.copy_(torch.cat([rows.bias[own], bias]))
 
 
 def average_encoder(network: OsdtwNet, source: OsdtwNet, weights: Sequence[float]) -> None:

@@ -101,24 +101,14 @@ def task_objectives(
     num_classes = len(counts)
     given = torch.ones(num_classes) if given is None else given.cpu()
     objectives = []
-    if partition.open_none:
-        return [
-            TaskObjective(
-                label_map=outputs,
-                offsets=torch.log(num_classes * prior)[torch.argsort(outputs)].float(),
-                class_weights=given,
-                given_weights=given,
-                behind=torch.arange(num_classes) >= own,
-                share=share,
-            )
-            for outputs, own in zip(partition.output_maps, partition.task_sizes, strict=True)
-        ]
-    for k, classes in enumerate(partition.tasks):
-        own = torch.tensor(classes)
-        offsets = torch.log(num_classes * prior[own])
+    for classes, outputs in zip(partition.tasks, partition.output_maps, strict=True):
+        own, other = list(classes), [c for c in range(num_classes) if c not in set(classes)]
+        offsets, behind = torch.log(num_classes * prior[own]), None
         weights = torch.ones(num_classes, dtype=torch.float64)
-        if partition.has_none:
-            other = torch.tensor([c for c in range(num_classes) if c not in set(classes)])
+        if partition.open_none:
+            offsets = torch.cat([offsets, torch.log(num_classes * prior[other])])
+            behind = torch.arange(num_classes) >= len(own)
+        elif partition.has_none:
             mass = prior[other].sum()
             offsets = torch.cat([offsets, torch.log(mass * num_classes / len(other)).view(1)])
             if none_weights:
@@ -127,10 +117,12 @@ def task_objectives(
                 weights[other] = clipped * mass / (prior[other] * clipped).sum()
         objectives.append(
             TaskObjective(
-                label_map=partition.label_maps[k],
+                label_map=outputs,
                 offsets=offsets.float(),
                 class_weights=given * weights.float(),
                 given_weights=given,
+                behind=behind,
+                share=share,
             )
         )
     return objectives
