@@ -35,6 +35,7 @@ TRAINING_COLUMNS = [
     {"preparation", "recipe_files", "seeding"},
     {"recipe", "benchmark_list"},
     {"recipe_checks"},
+    {"recipe_fields"},
     {"recipe_tables", "values"},
     {"toml_files"},
 ]

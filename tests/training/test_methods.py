@@ -32,7 +32,8 @@ from osdtw_training.methods.sade import shifts
 from osdtw_training.methods.single import Draws
 from osdtw_training.networks import new_network
 from osdtw_training.pipeline import run_recipe
-from osdtw_training.recipe import TWO_STAGES, Recipe
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_fields import TWO_STAGES
 from osdtw_training.recipe_tables import Peer, Schedule
 from osdtw_training.recipe_tables import Refit as RefitSchedule
 

@@ -13,7 +13,8 @@ from osdtw_models.complexity import cost
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training.networks import new_network
-from osdtw_training.recipe import TWO_STAGES, Recipe
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_fields import TWO_STAGES
 
 BACKWARD = 2  # multiply-adds of a backward pass, times those of the forward pass
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
-Recipe = Any  # `osdtw_training.recipe.Recipe`, which is made of this file's checks
+from osdtw_training.recipe_fields import RecipeFields
+
 MIXES = ("osdtw", "cross_entropy", "balanced_softmax", "logit_adjustment", "logit_adjustment_post_hoc", "tau_norm")
 SET_CLASS_WEIGHTS = ("class_balanced", "ldam_drw", "ride")
 
 
-def check_fields(recipe: Recipe) -> None:
+def check_fields(recipe: RecipeFields) -> None:
     """Refuse values that are out of range or do not go together.
 
     Args:
@@ -29,7 +29,7 @@ def check_fields(recipe: Recipe) -> None:
     _check_method(recipe)
 
 
-def _check_least(recipe: Recipe) -> None:
+def _check_least(recipe: RecipeFields) -> None:
     least = {
         "batch_size": 1,
         "img_size": 1,
@@ -48,7 +48,7 @@ def _check_least(recipe: Recipe) -> None:
             raise ValueError(f"{name} is {value}; it must be at least {bound}.")
 
 
-def _check_images(recipe: Recipe) -> None:
+def _check_images(recipe: RecipeFields) -> None:
     if recipe.imbalance_factor is not None and recipe.imbalance_factor < 1:
         raise ValueError(f"imbalance_factor is {recipe.imbalance_factor}; it is largest over smallest class, >= 1.")
     if not 0 <= recipe.holdout < 1:
@@ -68,7 +68,7 @@ def _check_images(recipe: Recipe) -> None:
         raise ValueError(f"crop_scale is {list(recipe.crop_scale)}; give two rising parts of the image, 0 to 1.")
 
 
-def _check_tasks(recipe: Recipe) -> None:
+def _check_tasks(recipe: RecipeFields) -> None:
     if not 0 <= recipe.open_share <= 1:
         raise ValueError(f"open_share is {recipe.open_share}; it is a part, 0 to 1.")
     if (recipe.fusion == "mean") != recipe.open_none:
@@ -92,7 +92,7 @@ def _check_tasks(recipe: Recipe) -> None:
         raise ValueError(f"head_threshold makes 2 tasks, but num_tasks is {recipe.num_tasks}; leave one of them out.")
 
 
-def _check_optimisation(recipe: Recipe) -> None:
+def _check_optimisation(recipe: RecipeFields) -> None:
     if not 0 <= recipe.momentum < 1:
         raise ValueError(f"momentum is {recipe.momentum}; it must be at least 0 and below 1.")
     if not 0 <= recipe.ema < 1:
@@ -115,7 +115,7 @@ def _check_optimisation(recipe: Recipe) -> None:
             raise ValueError(f"{name} has epochs {stage.epochs} but anneal_epochs {stage.anneal_epochs}; raise it.")
 
 
-def _check_decisions(recipe: Recipe) -> None:
+def _check_decisions(recipe: RecipeFields) -> None:
     wants = {
         "eval_metric chooses the epoch on": recipe.eval_metric != "last",
         "tau_norm chooses its power on": recipe.method == "tau_norm",
@@ -136,7 +136,7 @@ def _check_decisions(recipe: Recipe) -> None:
             raise ValueError(f"eval_metric chooses among epochs; set epochs in [{recipe.result_stage()}].")
 
 
-def _check_method(recipe: Recipe) -> None:
+def _check_method(recipe: RecipeFields) -> None:
     if recipe.method in SET_CLASS_WEIGHTS and recipe.class_weights != "none":
         raise ValueError(
             f'{recipe.method} sets class weights itself; leave class_weights at "none", or choose the method '
