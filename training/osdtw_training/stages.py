@@ -208,32 +208,27 @@ def _weighted_loss(stage: Context, network: OsdtwNet, weights: Sequence[float]) 
     factors = [weight * (len(weights) if wanted.objective == "fused" else 1) for weight in weights]
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
-        shared, total = network.forward_encoder(images), torch.zeros((), device=images.device)
+        shared = network.forward_encoder(images)
         if wanted.weigh == "losses":
+            total = torch.zeros((), device=images.device)
             for k, (weight, objective) in enumerate(zip(weights, stage.objectives, strict=True)):
                 total = total + weight * objective(network.forward_decoder(shared, k), labels)
             return total
         ways = [scale_gradient(shared, factor) for factor in factors]
-        logits = [network.forward_decoder(way, k).float() for k, way in enumerate(ways)]
-        if wanted.objective == "fused":
-            return stage.whole(network.fuse(logits), labels)
-        return torch.stack([each(z, labels) for each, z in zip(stage.objectives, logits, strict=True)]).sum()
+        return _of_all(stage, network, [network.forward_decoder(way, k).float() for k, way in enumerate(ways)], labels)
 
     return loss
 
 
 def refit_loss(network: OsdtwNet, tasks: OsdtwNet, stage: Context) -> Loss:
     """Stage 2's loss on the frozen encoder, in part replaced by the posteriors of stage 1's networks (stage 3)."""
-    share, fused = stage.recipe.refit.distill, stage.recipe.joint.objective == "fused"
+    share = stage.recipe.refit.distill
 
     def loss(images: Tensor, labels: Tensor) -> Tensor:
         with torch.no_grad():
             shared = network.forward_encoder(images)
         logits = [network.forward_decoder(shared, k).float() for k in network.tasks]
-        if fused:
-            own = stage.whole(network.fuse(logits), labels)
-        else:
-            own = torch.stack([each(z, labels) for each, z in zip(stage.objectives, logits, strict=True)]).sum()
+        own = _of_all(stage, network, logits, labels)
         if not share:
             return own
         with torch.no_grad():
@@ -242,6 +237,13 @@ def refit_loss(network: OsdtwNet, tasks: OsdtwNet, stage: Context) -> Loss:
         return (1 - share) * own + share * apart
 
     return loss
+
+
+def _of_all(stage: Context, network: OsdtwNet, logits: list[Tensor], labels: Tensor) -> Tensor:
+    """The loss of all decoders together: that of their fused scores, or the sum of the tasks'."""
+    if stage.recipe.joint.objective == "fused":
+        return stage.whole(network.fuse(logits), labels)
+    return torch.stack([each(z, labels) for each, z in zip(stage.objectives, logits, strict=True)]).sum()
 
 
 def _offsets(stage: Context) -> list[list[float]] | None:
