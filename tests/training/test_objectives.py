@@ -83,24 +83,33 @@ def test_given_weights_are_a_factor_on_each_images_loss():
         torch.testing.assert_close(objective.per_sample(logits, labels), expected)
 
 
+@pytest.fixture
+def likelihood():
+    """p(x | y) for x of 7 values, shape (7, 5)."""
+    return torch.softmax(torch.randn(7, 5, dtype=torch.float64), dim=0)
+
+
+def assert_training_stops(objective, likelihood, posterior):
+    """Over images as often as they are seen in training, the loss has no gradient there, and has one elsewhere."""
+    joint, gradients = likelihood * torch.tensor(PRIOR, dtype=torch.float64), []
+    for logits in (posterior.log(), torch.zeros_like(posterior)):
+        logits.requires_grad_()
+        losses = [objective.per_sample(logits, torch.full((7,), c)) for c in range(5)]
+        (torch.stack(losses, 1) * joint).sum().backward()
+        gradients.append(logits.grad.abs().max())
+    assert gradients[0] < 1e-7
+    assert gradients[1] > 1e-3
+
+
 @pytest.mark.parametrize("given", [[1.0] * 5, [0.5, 3.0, 1.0, 2.0, 0.1]])
 @pytest.mark.parametrize("partition", [PARTITION, ClassPartition(((3,), (0, 2), (1, 4)))])
-def test_the_balanced_posterior_is_where_training_stops_whatever_the_weights(partition, given):
+def test_the_balanced_posterior_is_where_training_stops_whatever_the_weights(partition, given, likelihood):
     given = torch.tensor(given)
     counts = (torch.tensor(COUNTS) * given).tolist()
-    likelihood = torch.softmax(torch.randn(7, 5, dtype=torch.float64), dim=0)  # p(x | y), x of 7 values
-    joint = likelihood * torch.tensor(PRIOR, dtype=torch.float64)
     balanced = likelihood / likelihood.sum(1, keepdim=True)
     for task, objective in zip(partition.tasks, task_objectives(partition, counts, True, math.inf, given), strict=True):
-        posterior = torch.cat([balanced[:, task], balanced[:, others(task)].sum(1, keepdim=True)], 1)
-        gradients = []
-        for logits in (posterior.log(), torch.zeros_like(posterior)):
-            logits.requires_grad_()
-            losses = [objective.per_sample(logits, torch.full((7,), c)) for c in range(5)]
-            (torch.stack(losses, 1) * joint).sum().backward()
-            gradients.append(logits.grad.abs().max())
-        assert gradients[0] < 1e-7
-        assert gradients[1] > 1e-3
+        none = balanced[:, others(task)].sum(1, keepdim=True)
+        assert_training_stops(objective, likelihood, torch.cat([balanced[:, task], none], 1))
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
@@ -122,20 +131,11 @@ def test_an_open_none_is_the_closed_loss_and_a_share_of_telling_apart(share):
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
-def test_the_balanced_posterior_is_where_an_open_task_stops(share):
+def test_the_balanced_posterior_is_where_an_open_task_stops(share, likelihood):
     partition = ClassPartition(PARTITION.tasks, open_none=True)
-    likelihood = torch.softmax(torch.randn(7, 5, dtype=torch.float64), dim=0)
-    joint = likelihood * torch.tensor(PRIOR, dtype=torch.float64)
     balanced = likelihood / likelihood.sum(1, keepdim=True)
     for task, objective in zip(partition.tasks, task_objectives(partition, COUNTS, share=share), strict=True):
-        gradients = []
-        for logits in (balanced[:, [*task, *others(task)]].log(), torch.zeros_like(balanced)):
-            logits.requires_grad_()
-            losses = [objective.per_sample(logits, torch.full((7,), c)) for c in range(5)]
-            (torch.stack(losses, 1) * joint).sum().backward()
-            gradients.append(logits.grad.abs().max())
-        assert gradients[0] < 1e-7
-        assert gradients[1] > 1e-3
+        assert_training_stops(objective, likelihood, balanced[:, [*task, *others(task)]])
 
 
 def test_distillation_is_the_divergence_from_the_teacher():
