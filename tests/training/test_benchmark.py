@@ -76,6 +76,11 @@ def test_a_run_that_fails_is_named_and_the_others_are_kept(place, capsys):
     [
         ("[[run]]\nname = 'a'\nrecipe = 'b'\nbegin_with = 'c'", "begins with 'c', which is not above it"),
         ("[[run]]\nname = 'a'\nrecipe = 'b'\n" * 2, "is there twice"),
+        (
+            "[[run]]\nname = 'a_seed1'\nrecipe = 'b'\n[[run]]\nname = 'a'\nrecipe = 'b'\nseeds = [0, 1]",
+            "'a_seed1' is there",
+        ),
+        ("[[run]]\nname = '../a'\nrecipe = 'b'", "is no list of runs .*leave out slashes"),
         ("[[run]]\nname = 'a'", "is no list of runs"),
         ("run = 3", "is no list of runs"),
         ("[[run", "is not a TOML file"),

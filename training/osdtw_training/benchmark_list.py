@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from osdtw_training.recipe_checks import check_name
 from osdtw_training.toml_files import read_toml
 from osdtw_training.values import from_values
 
@@ -54,6 +55,7 @@ class Entry:
     seeds: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
+        check_name(self.name)
         if not self.seeds or min(self.seeds) < 0 or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"the seeds of {self.name} are {list(self.seeds)}, not different numbers")
 
@@ -104,9 +106,9 @@ def read_list(file: Path) -> tuple[str, list[Entry]]:
         raise ValueError(f"{file} is no list of runs ({error}); give [[run]] tables with name and recipe.") from error
     known: set[str] = set()
     for entry in listed.run:
-        if entry.name in known:
-            raise ValueError(f"{file}: the run {entry.name!r} is there twice.")
         for run in entry.runs():
+            if run.name in known:
+                raise ValueError(f"{file}: the run {run.name!r} is there twice.")
             if run.begin_with and run.begin_with not in known:
                 raise ValueError(f"{file}: the run {run.name!r} begins with {run.begin_with!r}, which is not above it.")
         known |= {run.name for run in entry.runs()}

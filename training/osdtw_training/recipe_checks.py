@@ -19,14 +19,26 @@ def check_fields(recipe: RecipeFields) -> None:
     Raises:
         ValueError: If there is one; says what to give instead.
     """
-    if recipe.name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f]", recipe.name):
-        raise ValueError(f"name is {recipe.name!r}; it names a folder: leave out slashes and control characters.")
+    check_name(recipe.name)
     _check_least(recipe)
     _check_images(recipe)
     _check_tasks(recipe)
     _check_optimisation(recipe)
     _check_decisions(recipe)
     _check_method(recipe)
+
+
+def check_name(name: str) -> None:
+    """Refuse a run's name that is none of a folder in the folder of runs.
+
+    Args:
+        name: The name.
+
+    Raises:
+        ValueError: If it is empty, leads elsewhere or holds control characters.
+    """
+    if name in ("", ".", "..") or re.search(r"[/\\\x00-\x1f]", name):
+        raise ValueError(f"name is {name!r}; it names a folder: leave out slashes and control characters.")
 
 
 def _check_least(recipe: RecipeFields) -> None:
