@@ -28,7 +28,7 @@ examples:
   osdtw-train --data birds --class-weights auto --eval-metric balanced_acc    weigh rare classes, keep the best epoch
   osdtw-train small_images --data stamps                  small pictures, 32x32, from scratch
   osdtw-train --data train.csv --test-list test.csv       lists of images: "path,class" or "path label" on each line
-  osdtw-train cifar100_lt --data-dir ~/cifar100           the recipe of the released weights
+  osdtw-train cifar100_lt_strong --data-dir ~/cifar100    the recipe of the released weights
   osdtw-train imagenet_lt --data-dir ~/imagenet           ImageNet-LT by its published lists, which lie in the folder
   osdtw-train cifar100_lt --shared-depth 11 --task-weights 0.5 0.5     skip the search
   osdtw-train --output runs/cifar100_lt --resume          go on after the last finished epoch
