@@ -61,12 +61,15 @@ def test_a_run_is_compared_with_those_on_the_same_images_only(tmp_path):
         "untested": {"test_images": 8},
         "empty": {"test": {"overall": None}},
         "strange": {"test": []},
+        "vast": {"test": {"overall": 10**400}},
     }
     for name, changed in {"own": {}, **others}.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(json.dumps({**own, **changed}))
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "results.json").write_text("{")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "results.json").write_text("[" * 100_000)
     (tmp_path / "list").mkdir()
     (tmp_path / "list" / "results.json").write_text("[1]")
     (tmp_path / "unfinished").mkdir()

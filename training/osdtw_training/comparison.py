@@ -51,5 +51,5 @@ def _read(file: Path, split: str) -> dict[str, Any] | None:
         found = json.loads(file.read_text(encoding="utf-8"))
         float(found[split]["overall"])
         return dict(found) if {"method", "model"} <= found.keys() else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
