@@ -62,7 +62,7 @@ floors: setup ## Test reading files on the lowest versions allowed
 audit: setup ## Look for known holes in the tested versions (needs the network)
 	$(PYTHON) -m venv --clear .audit
 	.audit/bin/python -m pip install --quiet pip-audit
-	.audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
+	.audit/bin/pip-audit --strict --no-deps --disable-pip -r constraints.txt
 
 wheel: setup ## Build the wheel and the source archive into dist/
 	$(BIN)/python -m build --no-isolation
