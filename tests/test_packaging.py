@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.version import Version
 
 import osdtw_models
 
@@ -59,6 +61,21 @@ def test_commands_start_without_extras(wheel):
     code = f"import sys; sys.modules.update(dict.fromkeys({OF_EXTRAS}))\n"  # None: importing it is an error
     code += "".join(f"import {module}; assert callable({module}.{function})\n" for module, function in doors)
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_the_floors_that_are_tested_are_those_that_are_asked_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    asked = {
+        (need.name, Version(bound.version))
+        for need in map(Requirement, lines)
+        for bound in need.specifier
+        if bound.operator == ">="
+    }
+    lines = (ROOT / "constraints-floors.txt").read_text(encoding="utf-8").splitlines()
+    tested = {(name, Version(version)) for name, equals, version in (line.partition("==") for line in lines) if equals}
+    assert tested
+    assert tested <= asked
 
 
 def test_citation_is_of_this_version_and_names_the_paper():
