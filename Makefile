@@ -46,6 +46,7 @@ reliability: export HF_HUB_OFFLINE = 1
 reliability: setup ## Kill, cut, flip, fill and load it, and write docs/reliability.md
 	for study in kill stop saves writers repeatability hostile load; do \
 		$(BIN)/python benchmarks/reliability/$$study.py || exit 1; done
+	$(BIN)/python benchmarks/reliability/mutation.py osdtw_models.fusion
 	$(BIN)/python benchmarks/reliability_tables.py
 
 # The environment of `make setup` stays; torch and what has no floor of its own are seen from there.
