@@ -7,7 +7,7 @@ INSTALLED := .venv/.installed
 .PHONY: help setup test test-all check docs demo picture reliability floors audit wheel release clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED) ## Create .venv with everything, in the tested versions
 
@@ -53,7 +53,7 @@ reliability: setup ## Kill, cut, flip, fill and load it, and write docs/reliabil
 FLOORS := .floors/bin/python
 floors: export OMP_NUM_THREADS = 1
 floors: export HF_HUB_OFFLINE = 1
-floors: setup ## Test reading files on the lowest versions allowed
+floors: setup ## Test reading files on the lowest versions allowed (needs the network)
 	$(PYTHON) -m venv --clear .floors
 	$(FLOORS) -m pip install --quiet -r constraints-floors.txt
 	$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > "$$($(FLOORS) -c 'import site; print(site.getsitepackages()[0])')/above.pth"
