@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
@@ -36,12 +37,14 @@ class Release:
         source: What loads it: a packaged name, or "hf-hub:org/name"; the name by default.
         license: The weights' licence, as the Hub spells it.
         figures: Paths of pictures, as the card is to write them; those named in `CAPTIONS` are shown.
+        arguments: The network's own, as ``model_args`` of its ``config.json`` has them.
     """
 
     name: str
     source: str = ""
     license: str = "apache-2.0"
     figures: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
 
 
 def template() -> str:
@@ -66,7 +69,7 @@ def card(release: Release, results: Results, text: str, others: Mapping[str, Res
         ValueError: If the results lack a field that the card states.
     """
     try:
-        fields = template_fields(release.name, release.source or release.name, results, others)
+        fields = template_fields(release.name, release.source or release.name, results, others, release.arguments)
         body = Template(text).substitute(fields, pictures="\n".join(_pictures(release.figures)))
         return f"---\n{metadata(release, results).to_yaml()}\n---\n\n{body}"
     except (KeyError, TypeError) as error:

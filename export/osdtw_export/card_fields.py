@@ -15,12 +15,19 @@ PLANS = {
     "search, weights given": "the depth found by the search at the recipe's weights",
     "recipe": "given by the recipe, not searched",
 }
+CLOSED = 'with a "none" class for images of the other tasks. The answers are fused into one set of logits.'
+OPEN = (
+    'with a "none" for images of the other tasks that is open: the task tells the classes behind it apart, too. So '
+    "each task has a logit for every class; the answer is the mean over the tasks."
+)
 NO_PEERS = "No other method was run at the same passes on the same images."
 LEAST = "Of all plans looked at, this one has the least sum of encoder variance, encoder bias and decoder variance."
 LEVEL = "The level of the search's proxy was not calibrated by replicates, which favours sharing."
 
 
-def template_fields(name: str, source: str, results: Results, others: Mapping[str, Results] | None) -> dict[str, Any]:
+def template_fields(
+    name: str, source: str, results: Results, others: Mapping[str, Results] | None, arguments: Mapping[str, Any]
+) -> dict[str, Any]:
     """What the template's places are filled with.
 
     Args:
@@ -28,6 +35,7 @@ def template_fields(name: str, source: str, results: Results, others: Mapping[st
         source: What loads it.
         results: Content of its ``results.json``.
         others: Results by name, of runs that the card may name as peers; None for a run outside of any study.
+        arguments: The network's own, as its ``config.json`` holds them.
 
     Returns:
         Texts by the name of their place.
@@ -40,7 +48,7 @@ def template_fields(name: str, source: str, results: Results, others: Mapping[st
     return {
         "name": name,
         "source": source,
-        "summary": _summary(results, size, blocks),
+        "summary": _summary(results, size, blocks, arguments),
         "size": size,
         "data": results["data"] if known else Path(results["data"]).name,
         "data_title": known.title if known else Path(results["data"]).name,
@@ -58,7 +66,7 @@ def template_fields(name: str, source: str, results: Results, others: Mapping[st
         "peers": "" if others is None else " ".join(_peers(results, others)) or NO_PEERS,
         "epoch": _epoch(results),
         "plan": _plan(results, blocks),
-        "cost": _cost(results),
+        "cost": _cost(results, arguments),
         "origin": _origin(results),
         "passes": results["passes"],
         "citation": f"Data: {known.citation}" if known else "The data are unpublished.",
@@ -95,9 +103,10 @@ def _network(results: Results) -> tuple[int, str]:
     return network.num_blocks, f"{height}x{width}"
 
 
-def _summary(results: Results, size: str, blocks: int) -> str:
+def _summary(results: Results, size: str, blocks: int, arguments: Mapping[str, Any]) -> str:
     """The network in a few sentences."""
-    network = f"The network `{results['model']}` ({results['parameters']:,} parameters, {size} images)"
+    widths = f"{'-'.join(map(str, arguments['widths']))} channels, " if arguments.get("widths") else ""
+    network = f"The network `{results['model']}` ({widths}{results['parameters']:,} parameters, {size} images)"
     classes = len(results["class_counts"])
     if results["method"] != "osdtw":
         trained = f"trained with {METHODS[results['method']]} for {classes} classes of very different sizes."
@@ -106,8 +115,8 @@ def _summary(results: Results, size: str, blocks: int) -> str:
     return (
         f"{network} as OSDTW ([arXiv 2605.24969](https://arxiv.org/abs/2605.24969)): {classes} classes are split by "
         f"frequency into {len(plan['task_weights'])} tasks. The tasks share {plan['shared_depth']} of {blocks} blocks; "
-        'each has what follows as its own decoder, with a "none" class for images of the other tasks. The answers are '
-        f"fused into one set of logits. Trained on {data_name(results)}."
+        f"each has what follows as its own decoder, {OPEN if arguments.get('open_none') else CLOSED} "
+        f"Trained on {data_name(results)}."
     )
 
 
@@ -219,8 +228,9 @@ def _plan(results: Results, blocks: int) -> str:
     return text
 
 
-def _cost(results: Results) -> str:
+def _cost(results: Results, arguments: Mapping[str, Any]) -> str:
     """What training and a prediction took."""
+    plain = "plain backbone of the usual widths" if arguments.get("widths") else "plain backbone"
     text = (
         f"{results['passes']} passes, each task's own ones counted; {results['training_hours']:.2f} hours of "
         f"wall-clock, with whatever else the machine did and without the search "
@@ -228,9 +238,9 @@ def _cost(results: Results) -> str:
     )
     if "training_passes" in results:
         passes = sum(results["training_passes"].values())
-        text += f" In multiply-adds of the plain backbone, statistics counted: {passes:.1f} passes."
+        text += f" In multiply-adds of the {plain}, statistics counted: {passes:.1f} passes."
     if "inference_ratio" in results:
-        text += f" A prediction takes {results['inference_ratio']:.2f} times the plain backbone's multiply-adds."
+        text += f" A prediction takes {results['inference_ratio']:.2f} times the multiply-adds of the {plain}."
     return text
 
 

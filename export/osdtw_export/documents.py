@@ -17,6 +17,8 @@ from osdtw_export.card import Release, card
 from osdtw_export.results import read
 from osdtw_export.table import between, table
 from osdtw_models.files import write_text
+from osdtw_models.releases import CONFIG
+from osdtw_models.saved_files import read_config
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -55,20 +57,23 @@ def render(root: Path) -> dict[Path, str]:
         Texts by path: one card per release, and the README.
 
     Raises:
-        FileNotFoundError: If the template or the README is not under ``root``.
+        FileNotFoundError: If the template or the README is not under ``root``, or a release lacks its ``config.json``.
         ValueError: If a results file lacks a field that a document states, or the README lacks its marks.
     """
     template, readme = root / "model_cards" / "template.md", root / "README.md"
     for path in (template, readme):
         if not path.is_file():
             raise FileNotFoundError(f"No {path}; run this at the root of the repository, or give its path.")
-    releases = {file.parent.name: read(file) for file in (root / "osdtw_models" / "weights").glob("*/results.json")}
+    weights = root / "osdtw_models" / "weights"
+    releases = {file.parent.name: read(file) for file in weights.glob("*/results.json")}
     others = {file.stem: read(file) for file in (root / "benchmarks" / "results").glob("*.json")}
     documents = {readme: between(readme.read_text(encoding="utf-8"), table(releases, others))}
     text = template.read_text(encoding="utf-8")
     for release, results in sorted(releases.items()):
         pictures = tuple(f"{release}/{path.name}" for path in template.with_name(release).glob("*.png"))
-        documents[template.with_name(f"{release}.md")] = card(Release(release, figures=pictures), results, text, others)
+        arguments = read_config(weights / release / CONFIG).get("model_args", {})
+        offered = Release(release, figures=pictures, arguments=arguments)
+        documents[template.with_name(f"{release}.md")] = card(offered, results, text, others)
     return documents
 
 

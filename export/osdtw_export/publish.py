@@ -31,6 +31,7 @@ from osdtw_models.doors import first_line
 from osdtw_models.files import write_text
 from osdtw_models.load import folder_of, load_model
 from osdtw_models.releases import CONFIG, RELEASES, WEIGHTS
+from osdtw_models.saved_files import read_config
 
 CARD, RESULTS, RECIPES = "README.md", "results.json", ("recipe.json", "recipe.toml")
 LICENSE = "apache-2.0"
@@ -217,7 +218,8 @@ def _card(origin: Path, folder: Path, repo: str, results: Results, license_: str
     others = {file.stem: read(file) for file in study.glob("*.json")} if released and study.is_dir() else None
     figures = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.glob("figures/*.png")))
     name = origin.name if released else repo.partition("/")[2]
-    return card(Release(name, f"hf-hub:{repo}", license_, figures), results, template(), others)
+    arguments = read_config(folder / CONFIG).get("model_args", {})
+    return card(Release(name, f"hf-hub:{repo}", license_, figures, arguments), results, template(), others)
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -259,10 +260,24 @@ def test_a_users_run_is_carded_as_what_it_is():
     assert {result.dataset_split for result in shown.eval_results} == {"holdout"}
 
 
+def test_an_open_none_and_other_widths_are_told_apart_from_what_is_usual():
+    costs = {"training_passes": {"joint": 4.5}, "inference_ratio": 1.375}
+    usual = card(RELEASE, results(**costs), TEMPLATE)
+    other = replace(RELEASE, arguments={"open_none": True, "widths": [16, 32, 48]})
+    text = card(other, results(**costs), TEMPLATE)
+    assert 'with a "none" class for images of the other tasks. The answers are fused' in usual
+    assert "widths" not in usual
+    assert "the answer is the mean over the tasks" not in usual
+    assert '"none" for images of the other tasks that is open' in text
+    assert "the answer is the mean over the tasks" in text
+    assert "(16-32-48 channels, 470,004 parameters" in text
+    assert "1.38 times the multiply-adds of the plain backbone of the usual widths" in text
+
+
 def test_costs_that_newer_runs_write_down_are_stated():
     text = card(RELEASE, results(training_passes={"joint": 4.5, "refit": 0.25}, inference_ratio=1.375), TEMPLATE)
     assert "statistics counted: 4.8 passes" in text
-    assert "1.38 times the plain backbone's" in text
+    assert "1.38 times the multiply-adds of the plain backbone." in text
     assert "None of them was held out." in card(RELEASE, results(training_counts=[900, 40, 4]), TEMPLATE)
 
 
@@ -298,6 +313,7 @@ def test_the_door_writes_once_and_checks(tmp_path, capsys):
     readme.write_text("before <!-- results --> old <!-- /results --> after")
     release = tmp_path / "osdtw_models" / "weights" / RELEASE.name
     release.mkdir(parents=True)
+    (release / "config.json").write_text(json.dumps({"architecture": "osdtw_resnet32"}))
     (release / "results.json").write_text("{")
     assert main([str(tmp_path)]) == 2
     assert "is not JSON" in capsys.readouterr().err
