@@ -20,6 +20,7 @@ OPEN = (
     'with a "none" for images of the other tasks that is open: the task tells the classes behind it apart, too. So '
     "each task has a logit for every class; the answer is the mean over the tasks."
 )
+UNKNOWN_DATA = "Of the data nothing is known here but the name and the numbers of images."
 NO_PEERS = "No other method was run at the same passes on the same images."
 LEAST = "Of all plans looked at, this one has the least sum of encoder variance, encoder bias and decoder variance."
 LEVEL = "The level of the search's proxy was not calibrated by replicates, which favours sharing."
@@ -69,8 +70,8 @@ def template_fields(
         "cost": _cost(results, arguments),
         "origin": _origin(results),
         "passes": results["passes"],
-        "citation": f"Data: {known.citation}" if known else "The data are unpublished.",
-        "data_note": known.note if known else "The data are the trainer's own; nobody else has seen them.",
+        "citation": f"Data: {known.citation}" if known else f"Data: {Path(results['data']).name}.",
+        "data_note": known.note if known else UNKNOWN_DATA,
     }
 
 

@@ -225,6 +225,9 @@ def test_a_users_path_stays_out_of_the_documents():
     text = card(RELEASE, own, TEMPLATE)
     assert "someone" not in text
     assert "Trained on birds." in text
+    assert "Of the data nothing is known here but the name" in text
+    assert text.endswith("\nData: birds.\n")
+    assert "Of the data nothing is known" not in card(RELEASE, results(), TEMPLATE)
 
 
 def test_a_users_run_is_carded_as_what_it_is():
