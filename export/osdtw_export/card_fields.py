@@ -44,17 +44,17 @@ def template_fields(
     counts, trained = results["class_counts"], results["training_counts"]
     blocks, size = _network(results)
     _, figures = figures_of(results)
-    known = DATA_SETS.get(results["data"])
+    known, data = DATA_SETS.get(results["data"]), Path(results["data"]).name
     command = results.get("command", f"osdtw-train {results['recipe']}")
     return {
         "name": name,
         "source": source,
         "summary": _summary(results, size, blocks, arguments),
         "size": size,
-        "data": results["data"] if known else Path(results["data"]).name,
-        "data_title": known.title if known else Path(results["data"]).name,
+        "data": data,
+        "data_title": known.title if known else data,
         "data_name": data_name(results),
-        "train_command": command if known else f"osdtw-train {results['recipe']} --data {Path(results['data']).name}",
+        "train_command": command if known else f"osdtw-train {results['recipe']} --data {data}",
         "num_classes": len(counts),
         "largest": max(counts),
         "smallest": min(counts),
@@ -70,7 +70,7 @@ def template_fields(
         "cost": _cost(results, arguments),
         "origin": _origin(results),
         "passes": results["passes"],
-        "citation": f"Data: {known.citation}" if known else f"Data: {Path(results['data']).name}.",
+        "citation": f"Data: {known.citation if known else f'{data}.'}",
         "data_note": known.note if known else UNKNOWN_DATA,
     }
 
