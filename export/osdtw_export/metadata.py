@@ -115,6 +115,11 @@ class Metadata:
         return len(self.task_classes) > 1 and all(task == self.task_classes[0] for task in self.task_classes)
 
     @property
+    def open_none(self) -> bool:
+        """Whether each task tells the classes behind its "none" apart: of such tasks the file has the mean."""
+        return len(self.task_classes) > 1 and self.fusion == "mean" and not self.experts
+
+    @property
     def output_sizes(self) -> dict[str, int]:
         """Name and width of every output in order: fused logits, each task's with "none", probabilities if any."""
         none = len(self.task_classes) > 1 and not self.experts

@@ -180,10 +180,11 @@ def test_what_the_pages_are_told(exported):
         ("tail", "6 classes, 1 to 2 training pictures each"),
     ]
     assert told["class_counts"] == counts
-    assert told["none"]
+    assert (told["none"], told["open_none"]) == (True, False)
+    assert page_model(replace(exported.file.metadata, fusion="mean"), Words("", ""), {})["open_none"]
     every = list(range(10))
-    experts = page_model(replace(exported.file.metadata, task_classes=[every, every]), Words("", ""), {})
-    assert (experts["experts"], experts["none"]) == (True, False)
+    experts = page_model(replace(exported.file.metadata, task_classes=[every, every], fusion="mean"), Words("", ""), {})
+    assert (experts["experts"], experts["none"], experts["open_none"]) == (True, False, False)
     assert [task["name"] for task in experts["tasks"]] == ["expert 0", "expert 1"]
     nameless = page_model(replace(exported.file.metadata, label_names=None), Words("", ""), {})
     assert nameless["labels"] == list("0123456789")

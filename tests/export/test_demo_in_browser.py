@@ -133,6 +133,11 @@ def test_every_kind_of_file_is_read_and_classified_as_in_python(packaged, visit,
         assert none == pytest.approx([100 * p for p in said.none], abs=0.0501)
         tags = seen.page.locator("#classes .tag").all_inner_texts()
         assert tags == [("head", "tail")[task] for task in said.tasks]
+    words = seen.page.locator("#tasks-words").inner_text()
+    assert ("none sums up all others" in words, "none means" in words) == (
+        packaged.network.metadata.open_none,
+        not packaged.network.metadata.open_none,
+    )
     assert len(pictures) >= 10
     assert not seen.complaints
     assert all(url.startswith(packaged.url) for url in seen.requests)

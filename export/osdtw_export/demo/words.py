@@ -80,6 +80,7 @@ def page_model(metadata: Metadata, words: Words, samples: Mapping[str, str]) -> 
         "class_counts": counts,
         "tasks": tasks,
         "none": len(tasks) > 1 and not metadata.experts,
+        "open_none": metadata.open_none,
         "experts": metadata.experts,
         "input": {
             "side": width,

@@ -122,8 +122,11 @@ class View {
     byId("prior").hidden = !model.class_counts;
     byId("tasks-section").hidden = model.tasks.length < 2;
     byId("tasks-title").textContent = `What each ${model.experts ? "expert" : "task"} said`;
+    const mine = model.open_none
+      ? "none sums up all others, which the task tells apart, too: the answer is the mean over the tasks."
+      : "none means: not one of mine.";
     byId("tasks-words").textContent = model.none
-      ? "Each task speaks of its own classes; none means: not one of mine. The class prior above does not touch them."
+      ? `Each task speaks of its own classes; ${mine} The class prior above does not touch them.`
       : "Every expert knows all classes; their mean is the answer.";
   }
 
