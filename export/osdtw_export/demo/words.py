@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from huggingface_hub import SpaceCardData
 
 from osdtw_export.demo.web_runtime import VERSION
 from osdtw_export.metadata import Metadata
@@ -113,20 +114,19 @@ def space_card(metadata: Metadata, words: Words) -> str:
         words: Title and licence.
 
     Returns:
-        The text. JSON strings are YAML strings, whatever is in them.
+        The text.
     """
-    header = {
-        "title": words.title,
-        "emoji": "\N{RIGHT-POINTING MAGNIFYING GLASS}",
-        "colorFrom": "blue",
-        "colorTo": "yellow",
-        "sdk": "static",
-        "app_file": "index.html",
-        "pinned": False,
-        **({"license": words.license} if words.license else {}),
-        "short_description": "Long-tailed image recognition in your browser",
-        "tags": ["image-classification", "long-tailed-recognition", "onnx", "arxiv:2605.24969"],
-    }
-    lines = [f"{name}: {json.dumps(value, ensure_ascii=False)}" for name, value in header.items()]
+    header = SpaceCardData(
+        title=words.title,
+        emoji="\N{RIGHT-POINTING MAGNIFYING GLASS}",
+        colorFrom="blue",
+        colorTo="yellow",
+        sdk="static",
+        app_file="index.html",
+        pinned=False,
+        license=words.license,
+        short_description="Long-tailed image recognition in your browser",
+        tags=["image-classification", "long-tailed-recognition", "onnx", "arxiv:2605.24969"],
+    )
     network = f"{metadata.architecture}, {metadata.num_classes} classes"
-    return "\n".join(["---", *lines, "---", "", README.format(network=network)])
+    return f"---\n{header.to_yaml()}\n---\n\n{README.format(network=network)}"
