@@ -46,6 +46,11 @@ def write_text(path: Path, text: str) -> None:
     write_whole(path, lambda draft: draft.write_text(text, encoding="utf-8", newline="\n"))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a binary file whole."""
+    write_whole(path, lambda draft: draft.write_bytes(content))
+
+
 def append_line(path: Path, line: str) -> None:
     """Append one line to a text file; if there is no room for all of it, the file stays as it was."""
     with errors_about(path, path), path.open("ab", buffering=0) as file:

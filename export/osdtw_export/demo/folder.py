@@ -13,7 +13,7 @@ from PIL import Image
 
 from osdtw_export.demo.words import FORMAT, WEIGHTS, Words, page_model, space_card
 from osdtw_export.metadata import Metadata
-from osdtw_models.files import write_text, write_whole
+from osdtw_models.files import write_bytes, write_text, write_whole
 
 MODEL, SAMPLES, RUNTIME = "model.json", "samples", "onnxruntime"
 
@@ -46,9 +46,9 @@ def write_folder(
     pages = files("osdtw_export.demo") / "page"
     for page in pages.iterdir():
         place = f"{RUNTIME}/LICENSE" if page.name == "LICENSE" else page.name
-        write_whole(folder / place, partial(Path.write_bytes, data=page.read_bytes()))
+        write_bytes(folder / place, page.read_bytes())
     for name, content in runtime.items():
-        write_whole(folder / RUNTIME / name, partial(Path.write_bytes, data=content))
+        write_bytes(folder / RUNTIME / name, content)
     for name, (_, image) in zip(names, samples, strict=True):
         write_whole(folder / name, partial(image.save, format="PNG"))
     for old in (folder / SAMPLES).glob("[0-9][0-9].png"):

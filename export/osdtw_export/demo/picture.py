@@ -9,7 +9,7 @@ from pathlib import Path
 
 from osdtw_export.demo.serving import address, server
 from osdtw_models.doors import Parser, need, run_door
-from osdtw_models.files import write_whole
+from osdtw_models.files import write_bytes
 
 SAMPLE = 3  # the third from the left
 SECONDS = 120
@@ -38,7 +38,7 @@ def _take(arguments: list[str]) -> None:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         content = taken(address(running), options.browser)
         running.shutdown()
-    write_whole(options.picture, lambda draft: draft.write_bytes(content))
+    write_bytes(options.picture, content)
     print(f"Wrote {options.picture}: {len(content) / 1000:.0f} kB")
 
 

@@ -13,11 +13,10 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from functools import partial
 from pathlib import Path
 
 from osdtw_models.doors import first_line
-from osdtw_models.files import write_whole
+from osdtw_models.files import write_bytes
 
 VERSION = "1.30.0"
 PACKAGE = f"onnxruntime-web@{VERSION}"
@@ -52,7 +51,7 @@ def runtime_files(given: Path | None = None) -> dict[str, bytes]:
         except (FileNotFoundError, ValueError):  # not there yet, or damaged
             files = unpacked(_fetched())
         for name, content in files.items():
-            write_whole(kept / name, partial(Path.write_bytes, data=content))
+            write_bytes(kept / name, content)
         return files
     if given.is_dir():
         return _from_folder(given)
