@@ -14,9 +14,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from huggingface_hub import HfApi, RepoCard, get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]  # not in its __all__
 
 from osdtw_models import __version__
 from osdtw_models.checksums import sha256
+from osdtw_models.doors import first_line
 from osdtw_models.hub import refusal
 from osdtw_models.releases import CONFIG
 from osdtw_models.saved_files import FAMILY
@@ -103,12 +106,15 @@ def check_repo(repo: str) -> None:
 
 
 def check_name(repo: str) -> None:
-    """Refuse a name that is not "org/name"."""
-    organisation, slash, name = repo.partition("/")
-    if not (organisation and slash and name) or "/" in name:
+    """Refuse a name that is not "org/name", or that the Hub does not allow."""
+    if repo.count("/") != 1:
         raise ValueError(
             f"The repository is {repo!r}; give it as org/name, org being an organisation or your own name."
         )
+    try:
+        validate_repo_id(repo)
+    except HFValidationError as error:
+        raise ValueError(f"The repository is no name on the Hub: {first_line(error)}") from error
 
 
 def check_uploadable(folder: Path, kind: Kind) -> None:

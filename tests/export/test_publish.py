@@ -190,6 +190,18 @@ class TestDoor:
         for line, part in zip(words, ["--repo", "org/name", "no folder", "(500)", "No token"], strict=True):
             assert part in line
 
+    @pytest.mark.parametrize("repo", ["org/..", "org/", "org/bad--name", "org/b.git"])
+    def test_a_name_that_the_hub_does_not_take_is_refused_before_any_work(
+        self, repo, trained, tmp_path, capsys, monkeypatch
+    ):
+        (tmp_path / "here").mkdir()
+        monkeypatch.chdir(tmp_path / "here")
+        assert main([str(trained), "--repo", repo, "--dry-run"]) == 2
+        said = capsys.readouterr()
+        assert "The repository is no name on the Hub" in said.err
+        assert not said.out
+        assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
     def test_a_space_goes_up_as_it_is(self, hub, tmp_path, capsys):
         (tmp_path / "README.md").write_text("---\nsdk: static\n---\n")
         (tmp_path / "index.html").write_text("<html>")
