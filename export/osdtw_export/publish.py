@@ -135,10 +135,11 @@ def check(folder: Path) -> list[str]:
         ValueError: If the weights do not load, an ONNX file is not theirs, or the card states other figures.
     """
     model, results = load_model(folder), read(folder / RESULTS)
+    digest = describe(model, "").weights_sha256
     lines = [f"{WEIGHTS} loads: {sum(p.numel() for p in model.parameters()):,} parameters"]
     for file in sorted((folder / "onnx").glob("*.onnx")):
         name = file.relative_to(folder).as_posix()
-        if OnnxClassifier(file, "cpu").metadata.weights_sha256 != describe(model, "").weights_sha256:
+        if OnnxClassifier(file, "cpu").metadata.weights_sha256 != digest:
             raise ValueError(f"{name} was made from other weights; delete it to have it made anew.")
         worst = check_parity(model, file).worst()
         lines.append(f"{name} agrees with PyTorch: largest difference {worst.difference:.1e} in {worst.output}")
