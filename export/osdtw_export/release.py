@@ -6,7 +6,6 @@ Commit these files: from then on timm's names carry them, and weights fetched at
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from osdtw_export.publish import assembled, keep
 from osdtw_export.upload import Published, check_repo, upload
 from osdtw_models.checksums import sha256
-from osdtw_models.doors import run_door
+from osdtw_models.doors import Parser, run_door
 from osdtw_models.files import write_text
 from osdtw_models.releases import RECORD, RELEASES, WEIGHTS, Record
 
@@ -35,9 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _release(arguments: list[str]) -> None:
-    parser = argparse.ArgumentParser("python -m osdtw_export.release", description=__doc__)
+    parser = Parser("python -m osdtw_export.release", "Publish every packaged checkpoint on the Hugging Face Hub.")
     parser.add_argument("--dry-run", type=Path, metavar="DIR", help="write the folders below DIR, upload nothing")
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     options = parser.parse_args(arguments)
     for release in sorted(file.parent.name for file in RELEASES.glob(f"*/{WEIGHTS}")):
         repo = f"{ORGANISATION}/{release}"

@@ -243,12 +243,16 @@ class TestRelease:
         assert release.main([]) == 0
         assert (released / "hub.json").read_bytes() == before
 
-    def test_a_dry_run_needs_no_token(self, hub, released, tmp_path, monkeypatch):
+    def test_a_dry_run_needs_no_token(self, hub, released, tmp_path, capsys, monkeypatch):
         monkeypatch.delenv("HF_TOKEN")
         assert release.main(["--dry-run", str(tmp_path / "dry")]) == 0
         assert files(tmp_path / "dry" / self.NAME).keys() == FILES
         assert not hub.log
         assert release.main([]) == 2
+        assert release.main(["--dry"]) == 2
+        assert capsys.readouterr().err.endswith(
+            "--dry-run: expected one argument; see python -m osdtw_export.release --help.\n"
+        )
 
 
 def test_a_packaged_checkpoint_takes_its_recipe_from_training(tmp_path):
