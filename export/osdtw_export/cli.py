@@ -11,13 +11,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osdtw_export.door import DEFAULT_SOURCE, on_hub, run_door, source_name
+from osdtw_export.door import DEFAULT_SOURCE, EXTRA, origin_of, run_door, source_name
 from osdtw_export.options import chosen_variant, export_parser
 
 if TYPE_CHECKING:
     from osdtw_export.metadata import Metadata
-
-EXTRA = ("onnx", "onnxscript", "onnxruntime")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -51,8 +49,7 @@ def _export(options: argparse.Namespace) -> None:
         print(f"No SOURCE given: exporting the packaged {source} with its pretrained weights.")
     name = source_name(source)
     model = load_model(source)
-    # A folder's path tells about the user's machine: only its name goes into the file.
-    origin = source if on_hub(source) else name
+    origin = origin_of(source)
     described = describe(model, origin)
     print(f"Source   {source}", *network_lines(described, model.num_blocks), sep="\n", flush=True)
     data = read_data(described, options.data, options.data_dir) if options.data else None

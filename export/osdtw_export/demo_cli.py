@@ -9,10 +9,10 @@ import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osdtw_export.door import DEFAULT_SOURCE, Parser, on_hub, run_door, source_name
+from osdtw_export.door import DEFAULT_SOURCE, EXTRA, Parser, origin_of, run_door, source_name
 
 if TYPE_CHECKING:
-    from osdtw_export.runtime import OnnxClassifier
+    from osdtw_export.metadata import Metadata
 
 EXAMPLES = """\
 examples:
@@ -69,7 +69,7 @@ def _demo(options: argparse.Namespace) -> None:
     """Check, export, write, serve."""
     from osdtw_models.doors import need
 
-    need("export", "onnx", "onnxscript", "onnxruntime")
+    need("export", *EXTRA)
     from osdtw_export.demo.folder import check_folder, write_folder
     from osdtw_export.demo.samples import drawings, read_samples
     from osdtw_export.demo.web_runtime import runtime_files
@@ -80,8 +80,7 @@ def _demo(options: argparse.Namespace) -> None:
     check_folder(options.output)
     runtime = runtime_files(options.runtime)
     with tempfile.TemporaryDirectory() as folder:
-        file = _onnx_file(source, Path(folder))
-        known = file.metadata
+        file, known = _onnx_file(source, Path(folder))
         words = Words(
             options.title or f"OSDTW demo: {source_name(source).removesuffix('.onnx')}",
             PICKED if options.samples else DRAWN,
@@ -90,7 +89,7 @@ def _demo(options: argparse.Namespace) -> None:
         samples = drawings() if packaged else []
         if options.samples:
             samples = read_samples(options.samples, known.input_size[-1])
-        write_folder(options.output, Path(file.path), known, words, samples=samples, runtime=runtime)
+        write_folder(options.output, file, known, words, samples=samples, runtime=runtime)
     size = sum(path.stat().st_size for path in options.output.rglob("*") if path.is_file())
     print(f"Wrote    {options.output}: {size / 1e6:.1f} MB, index.html and all that it needs")
     if options.open or options.serve is not None:
@@ -99,18 +98,18 @@ def _demo(options: argparse.Namespace) -> None:
         print(f"Look     python -m http.server -d {options.output}, then http://localhost:8000")
 
 
-def _onnx_file(source: str, folder: Path) -> OnnxClassifier:
-    """The file itself, opened and so checked; networks are exported first."""
-    from osdtw_export.runtime import OnnxClassifier
-
+def _onnx_file(source: str, folder: Path) -> tuple[Path, Metadata]:
+    """The file, checked, and what it says about itself; networks are exported first."""
     if source.endswith(".onnx"):
-        return OnnxClassifier(source, "cpu")
+        from osdtw_export.runtime import OnnxClassifier
+
+        return Path(source), OnnxClassifier(source, "cpu").metadata
     from osdtw_export.export import export_onnx
     from osdtw_models.load import load_model
 
     print(f"Source   {source}", flush=True)
-    origin = source if on_hub(source) else source_name(source)
-    return OnnxClassifier(export_onnx(load_model(source), folder / "model.onnx", source=origin).path, "cpu")
+    file = export_onnx(load_model(source), folder / "model.onnx", source=origin_of(source))
+    return file.path, file.metadata
 
 
 def _serve(options: argparse.Namespace) -> None:

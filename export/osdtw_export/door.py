@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 DEFAULT_SOURCE = "osdtw_resnet32"
+EXTRA = ("onnx", "onnxscript", "onnxruntime")  # what exporting needs
 
 
 def run_door(parser: Parser, act: Callable[[argparse.Namespace], None], argv: list[str] | None) -> int:
@@ -28,6 +29,11 @@ def source_name(source: str) -> str:
     if on_hub(source):
         return source.partition("@")[0].rpartition("/")[2]
     return Path(source).expanduser().resolve().name
+
+
+def origin_of(source: str) -> str:
+    """What a file says of its source: a folder's path tells about the user's machine, only its name goes in."""
+    return source if on_hub(source) else source_name(source)
 
 
 def on_hub(source: str) -> bool:

@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from osdtw_export.door import Parser, run_door
+from osdtw_export.door import EXTRA, Parser, run_door
 
 if TYPE_CHECKING:
     from osdtw_export.upload import Published
 
-EXTRA = ("onnx", "onnxscript", "onnxruntime")
 EXAMPLES = """\
 examples:
   osdtw-publish runs/birds --repo me/birds --dry-run upload    writes the folder upload/, uploads nothing
