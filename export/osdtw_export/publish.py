@@ -108,8 +108,7 @@ def keep(folder: Path, target: Path) -> list[Path]:
     Raises:
         FileExistsError: If something is there already.
     """
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise FileExistsError(f"{target} is there already; name a folder that is empty or does not exist.")
+    check_free(target)
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.is_dir():
         target.rmdir()
@@ -119,6 +118,12 @@ def keep(folder: Path, target: Path) -> list[Path]:
     finally:
         shutil.rmtree(draft)
     return sorted(path for path in target.rglob("*") if path.is_file())
+
+
+def check_free(target: Path) -> None:
+    """Refuse a place that something else takes already."""
+    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+        raise FileExistsError(f"{target} is there already; name a folder that is empty or does not exist.")
 
 
 def check(folder: Path) -> list[str]:

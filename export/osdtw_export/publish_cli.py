@@ -84,14 +84,17 @@ def _publish(options: argparse.Namespace) -> None:
         _tell(upload(Path(options.source), options.repo, "space", options.private))
         return
     need("export", *EXTRA)
-    from osdtw_export.publish import assembled, keep
+    from osdtw_export.publish import assembled, check_free, keep
 
+    target = options.dry_run
+    if target is not None:
+        target = target if target.parts else Path(options.repo.partition("/")[2])
+        check_free(target)
     with assembled(options.source, options.repo, options.license) as (folder, checked):
         print(*(f"Checked  {line}" for line in checked), sep="\n", flush=True)
-        if options.dry_run is None:
+        if target is None:
             _tell(upload(folder, options.repo, "model", options.private))
         else:
-            target = options.dry_run if options.dry_run.parts else Path(options.repo.partition("/")[2])
             print(*(f"Wrote    {file}" for file in keep(folder, target)), sep="\n")
 
 

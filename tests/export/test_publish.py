@@ -158,8 +158,11 @@ class TestDoor:
         monkeypatch.chdir(tmp_path)
         assert main([str(trained), "--repo", REPO, "--dry-run"]) == 0
         assert files(tmp_path / "birds") == files(folder)
+        capsys.readouterr()
         assert main([str(trained), "--repo", REPO, "--dry-run"]) == 2
-        assert "birds is there already" in capsys.readouterr().err
+        said = capsys.readouterr()
+        assert "birds is there already" in said.err
+        assert not said.out  # nothing was made that could not be kept
 
     def test_it_publishes_and_the_second_time_says_so(self, hub, folder, trained, capsys):
         assert main([str(trained), "--repo", REPO, "--private"]) == 0
