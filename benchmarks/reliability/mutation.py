@@ -29,6 +29,7 @@ ROOT = Path(__file__).parents[2]
 TESTS = {
     "osdtw_models.fusion": ("tests/models/test_fusion.py",),
     "osdtw_models.partition": ("tests/models/test_partition.py",),
+    "osdtw_models.class_counts": ("tests/models/test_partition.py",),
     "osdtw_training.proxy": ("tests/training/test_proxy.py",),
     "osdtw_export.pack": ("tests/export/test_pack.py",),
 }
@@ -39,6 +40,7 @@ SAME = {  # mutants that are the module in other words, and why
         "dim=-1 -> dim=+1": "all tensors are matrices, their last dimension is 1",
     },
     "osdtw_models.partition": {},
+    "osdtw_models.class_counts": {},
     "osdtw_training.proxy": {},
     "osdtw_export.pack": {},
 }
@@ -141,13 +143,24 @@ def killed(module: str, source: str) -> bool:
         code = 1
         hypothesis.settings.load_profile("first")
         try:
-            exec(compile(source, f"<mutant of {module}>", "exec"), importlib.import_module(module).__dict__)
+            _put_in_place(module, source)
             quiet = "ignore::pytest.PytestAssertRewriteWarning"  # what the parent imported is no plug-in of tests
             words = ["-x", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "no:randomly", "-W", quiet]
             code = int(pytest.main([*words, *(str(ROOT / test) for test in TESTS[module])]))
         finally:
             os._exit(code)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0
+
+
+def _put_in_place(module: str, source: str) -> None:
+    """Run a mutant's source as the module, for those who imported names from it, too."""
+    own = vars(importlib.import_module(module))
+    before = {id(value): name for name, value in own.items() if getattr(value, "__module__", None) == module}
+    exec(compile(source, f"<mutant of {module}>", "exec"), own)
+    for other in [loaded for name, loaded in sys.modules.items() if name.startswith("osdtw_")]:
+        for name, value in list(vars(other).items()):
+            if id(value) in before:
+                setattr(other, name, own[before[id(value)]])
 
 
 def study(modules: list[str]) -> list[Row]:
