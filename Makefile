@@ -44,9 +44,9 @@ picture: ## Take README's picture of a report, after `make demo`; needs Chromium
 reliability: export OMP_NUM_THREADS = 1
 reliability: export HF_HUB_OFFLINE = 1
 reliability: setup ## Kill, cut, flip, fill and load it, and write docs/reliability.md
-	for study in kill stop saves writers repeatability hostile load; do \
+	for study in kill publishing stop saves writers repeatability hostile load; do \
 		$(BIN)/python benchmarks/reliability/$$study.py || exit 1; done
-	$(BIN)/python benchmarks/reliability/mutation.py osdtw_models.fusion
+	$(BIN)/python benchmarks/reliability/mutation.py
 	$(BIN)/python benchmarks/reliability_tables.py
 
 # The environment of `make setup` stays; torch and what has no floor of its own are seen from there.

@@ -15,7 +15,7 @@ from typing import Any
 from study_tables import between, main, table
 
 ROOT = Path(__file__).parents[1]
-ORDER = ("kill", "stop", "saves", "writers", "repeatability", "hostile", "load", "mutation")
+ORDER = ("kill", "publishing", "stop", "saves", "writers", "repeatability", "hostile", "load", "mutation")
 
 
 def render(root: Path) -> dict[Path, str]:

@@ -39,7 +39,9 @@ SAME = {  # mutants that are the module in other words, and why
     "osdtw_models.fusion": {
         "dim=-1 -> dim=+1": "all tensors are matrices, their last dimension is 1",
     },
-    "osdtw_models.partition": {},
+    "osdtw_models.partition": {
+        "[1] -> [2]": "all classes have as many images as one another, one or two",
+    },
     "osdtw_models.class_counts": {},
     "osdtw_training.proxy": {},
     "osdtw_export.pack": {},
@@ -91,9 +93,9 @@ def _words(tree: ast.Module) -> set[ast.AST]:
 
 
 def _shown(node: ast.AST, tree: ast.Module) -> ast.AST:
-    """A number with its sign and the name of the argument that it is: "2" alone says little."""
+    """A number with its sign, its list and the name of the argument that it is: "2" alone says little."""
     for parent in ast.walk(tree):
-        if isinstance(parent, ast.UnaryOp | ast.keyword) and node in ast.iter_child_nodes(parent):
+        if isinstance(parent, ast.UnaryOp | ast.keyword | ast.List) and node in ast.iter_child_nodes(parent):
             return _shown(parent, tree)
     return node
 
@@ -155,12 +157,12 @@ def killed(module: str, source: str) -> bool:
 def _put_in_place(module: str, source: str) -> None:
     """Run a mutant's source as the module, for those who imported names from it, too."""
     own = vars(importlib.import_module(module))
-    before = {id(value): name for name, value in own.items() if getattr(value, "__module__", None) == module}
+    before = {name: value for name, value in own.items() if getattr(value, "__module__", None) == module}
     exec(compile(source, f"<mutant of {module}>", "exec"), own)
     for other in [loaded for name, loaded in sys.modules.items() if name.startswith("osdtw_")]:
         for name, value in list(vars(other).items()):
-            if id(value) in before:
-                setattr(other, name, own[before[id(value)]])
+            for known in (known for known, old in before.items() if value is old):
+                setattr(other, name, own[known])
 
 
 def study(modules: list[str]) -> list[Row]:
