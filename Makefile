@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all check docs demo picture reliability floors audit wheel release clean
+.PHONY: help setup test test-all check coverage docs demo picture reliability floors audit wheel release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,13 @@ check: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+coverage: export OMP_NUM_THREADS = 1
+coverage: export HF_HUB_OFFLINE = 1
+coverage: setup ## Run the fast tests, list the lines that none of them reaches
+	$(BIN)/python -m coverage run -m pytest -m "not slow"
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 docs: export HF_HUB_OFFLINE = 1
 docs: setup ## Build the documentation into build/site; warnings are errors
@@ -72,5 +79,5 @@ release: setup ## Publish every packaged checkpoint on the Hugging Face Hub (nee
 	$(BIN)/python -m osdtw_export.release
 
 clean: ## Remove what tools left behind; .venv and runs/ stay
-	rm -rf build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist .coverage* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -path ./.venv -prune -o -type d -name __pycache__ -exec rm -rf {} +

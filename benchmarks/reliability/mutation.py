@@ -35,15 +35,21 @@ TESTS = {
 }
 SECONDS = 300
 FAULT = "one operator, constant, condition or return is wrong"
+PAIR, PARTS = "index * (above.max() + 1)", "a choice: other parts show the scatter, too"
 SAME = {  # mutants that are the module in other words, and why
     "osdtw_models.fusion": {
         "dim=-1 -> dim=+1": "all tensors are matrices, their last dimension is 1",
     },
     "osdtw_models.partition": {
-        "[1] -> [2]": "all classes have as many images as one another, one or two",
+        "[1] * num_classes -> [2] * num_classes": "all classes have as many images as one another, one or two",
     },
     "osdtw_models.class_counts": {},
-    "osdtw_training.proxy": {},
+    "osdtw_training.proxy": {
+        "16 -> 17": PARTS,
+        "64 -> 65": PARTS,
+        f"{PAIR} + above -> {PAIR} - above": "still one number a pair",
+        f"{PAIR} + above -> index * (above.max() + 2) + above": "still one number a pair",
+    },
     "osdtw_export.pack": {},
 }
 COMPLEMENTS = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)  # swapped, they negate their condition
@@ -93,9 +99,10 @@ def _words(tree: ast.Module) -> set[ast.AST]:
 
 
 def _shown(node: ast.AST, tree: ast.Module) -> ast.AST:
-    """A number with its sign, its list and the name of the argument that it is: "2" alone says little."""
+    """A number with its sum, its list and the name of the argument that it is: "2" alone says little."""
     for parent in ast.walk(tree):
-        if isinstance(parent, ast.UnaryOp | ast.keyword | ast.List) and node in ast.iter_child_nodes(parent):
+        wider = isinstance(parent, ast.UnaryOp | ast.keyword | ast.List | ast.BinOp)
+        if wider and node in ast.iter_child_nodes(parent):
             return _shown(parent, tree)
     return node
 

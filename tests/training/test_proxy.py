@@ -203,6 +203,39 @@ def test_noise_never_explains_more_displacement_than_there_is():
     assert small == pytest.approx(float(shown / expected), rel=1e-10)
 
 
+def test_the_unit_of_the_target_fisher_does_not_change_how_much_is_noise():
+    stats = scaled(statistics(2), 1e-3)
+    tiny = dataclasses.replace(
+        stats, blocks=tuple(dataclasses.replace(b, target=1e-9 * b.target) for b in stats.blocks)
+    )
+    assert noise_scale(tiny, GAMMA) == pytest.approx(noise_scale(stats, GAMMA), rel=1e-9)
+    assert noise_scale(tiny, GAMMA) < 0.1
+
+
+@pytest.mark.parametrize("tasks", [2, 3])
+def test_groups_are_the_coordinates_of_one_part_with_one_ratio(tasks):
+    """Ratios on a coarse grid, so that many coordinates share theirs: the forms are sums over exactly these."""
+    parameters = proxy.UNITS * proxy.RUN + 200
+    levels = torch.randint(-20, 21, (tasks - 1, parameters))
+    h = torch.cat([torch.ones(1, parameters), (proxy.RATIO_STEP * levels.double()).exp()])
+    part = dataclasses.replace(block(tasks, parameters), curvature=h - GAMMA)
+    forms, noise = block_forms(part, N, GAMMA), sampling_noise(part, N, GAMMA)
+    expected = {}
+    for p in range(parameters):
+        key = (p // proxy.RUN % proxy.UNITS, *levels[:, p].tolist())
+        expected[key] = expected.get(key, 0) + 0.5 * part.target[:, p].sum() * noise[:, :, p]
+    steps = (forms.curvature.log() / proxy.RATIO_STEP).round().long()
+    found = [(int(unit), *row[1:]) for unit, row in zip(forms.unit, steps.tolist(), strict=True)]
+    assert sorted(found) == sorted(expected)
+    for key, variance in zip(found, forms.variance, strict=True):
+        torch.testing.assert_close(variance, expected[key], **EXACT)
+
+
+def test_forms_cannot_be_changed():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        block_forms(block(2, 3), N, GAMMA).unit = None
+
+
 def test_the_standard_error_is_the_scatter_of_the_parts():
     """Many like coordinates: the error of a difference of plans is what repeating the draw shows."""
     weights = weight_grid(2, 3)

@@ -41,7 +41,7 @@ def error_terms(statistics: Statistics, weights: Tensor, damping: float = 1.0, d
     variance, bias = (_up_to(torch.stack([terms[i] for terms in each])) for i in (0, 1))  # (L + 1, G, U)
     decoder = _up_to(torch.stack([form.private for form in forms]).flip(0)).flip(0)  # (L + 1, U)
     units = variance + bias + decoder[:, None]
-    return Terms(weights, variance.sum(-1), bias.sum(-1), decoder.sum(-1), units, scale)
+    return Terms(weights, variance.sum(-1), bias.sum(-1), decoder.sum(1), units, scale)
 
 
 @dataclass(frozen=True)
