@@ -174,11 +174,10 @@ def _merge_norms(norms: Sequence[nn.BatchNorm2d]) -> nn.BatchNorm2d:
     """Batch norms that nothing could be folded into."""
     merged = copy.deepcopy(norms[0])
     merged.num_features = sum(norm.num_features for norm in norms)
-    for name in ("weight", "bias"):
-        if getattr(merged, name) is not None:
-            setattr(merged, name, nn.Parameter(torch.cat([getattr(norm, name).detach() for norm in norms])))
-    for name in ("running_mean", "running_var"):
-        setattr(merged, name, torch.cat([getattr(norm, name) for norm in norms]))
+    for name in ("weight", "bias", "running_mean", "running_var"):
+        if (own := getattr(merged, name)) is not None:
+            values = torch.cat([getattr(norm, name).detach() for norm in norms])
+            setattr(merged, name, nn.Parameter(values) if isinstance(own, nn.Parameter) else values)
     return merged
 
 

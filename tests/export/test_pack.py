@@ -5,10 +5,11 @@ import copy
 import pytest
 import torch
 from families import SIZE, ZOO, plain, randomise, zoo
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from osdtw_export.folding import fold_batch_norm
-from osdtw_export.pack import Packed, pack
+from osdtw_export.pack import Packed, merge, pack
 from osdtw_export.shortcuts import ConvolvedShortcut, convolve_shortcuts
 from osdtw_models import create_model, decouple
 
@@ -135,6 +136,28 @@ def test_blocks_that_mix_channels_in_their_own_code_are_found_out():
     for branch in model.branches:
         branch.block7 = Reversing(branch.block7)
     assert pack(model, "grouped", images)[1:] == ("none", "its blocks mix channels")
+
+
+def test_blocks_that_mix_channels_a_little_are_found_out_too():
+    class Blurring(nn.Sequential):
+        def forward(self, x):
+            x = super().forward(x)
+            return x + 1e-3 * x.flip(1)
+
+    model, images = folded(cifar(shared_depth=3), torch.randn(2, 3, 32, 32)), torch.randn(2, 3, 32, 32)
+    for branch in model.branches:
+        branch.block7 = Blurring(branch.block7)
+    assert pack(model, "grouped", images)[1:] == ("none", "its blocks mix channels")
+
+
+@pytest.mark.parametrize("number", [2, 3])
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"track_running_stats": False}])
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
+def test_batch_norms_that_no_convolution_takes_are_put_side_by_side(kind, options, number):
+    norms = [randomise(nn.Sequential(kind(4, **options))).eval() for _ in range(number)]
+    images = torch.randn(2, number * 4, 3, 3)
+    expected = [norm(part) for norm, part in zip(norms, images.chunk(number, 1), strict=True)]
+    torch.testing.assert_close(merge(norms, dense=False)(images), torch.cat(expected, 1))
 
 
 def test_decoders_that_differ_are_not_packed():

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from osdtw_models.files import write_whole
 from osdtw_training.benchmark_list import Entry
-from osdtw_training.benchmark_table import by_accuracy, mean, name_of
+from osdtw_training.benchmark_table import by_accuracy, deviation, mean, name_of
 
 GROUPS = {"many": "#4477aa", "medium": "#ccbb44", "few": "#ee6677"}
 OURS, THEIRS = "#aa3377", "#999999"
@@ -23,6 +23,8 @@ OURS, THEIRS = "#aa3377", "#999999"
 
 def draw(title: str, entries: Sequence[Entry], results: Mapping[str, dict[str, Any]], file: Path) -> None:
     """Draw every run's accuracy by group of frequency, and its calibration error beside it, most accurate first.
+
+    Where there are several seeds, bars are means, and lines reach a standard deviation to either side.
 
     Args:
         title: What the runs have in common.
@@ -39,9 +41,14 @@ def draw(title: str, entries: Sequence[Entry], results: Mapping[str, dict[str, A
         accuracy.barh([place + offset for place in places], values, 0.25, color=colour, label=group)
     overall = [mean(found, "overall") for _, found in shown]
     accuracy.plot(overall, places, "k|", markersize=17, markeredgewidth=2, label="overall")
+    for axes, name in ((accuracy, "overall"), (calibration, "ece")):
+        spreads = [deviation(found, name) for _, found in shown]
+        axes.errorbar(
+            [mean(found, name) for _, found in shown], places, xerr=spreads, fmt="none", ecolor="k", capsize=2
+        )
     colours = [OURS if found[0]["method"] == "osdtw" else THEIRS for _, found in shown]
     calibration.barh(places, [mean(found, "ece") for _, found in shown], 0.6, color=colours)
-    accuracy.set_yticks(places, [name_of(entry, found).partition(" (")[0] for entry, found in shown])
+    accuracy.set_yticks(places, [name_of(entry, found).partition(" (=")[0] for entry, found in shown])
     accuracy.invert_yaxis()
     accuracy.set(xlabel="accuracy (%), more is better")
     calibration.set(xlabel="calibration error (%), less is better")

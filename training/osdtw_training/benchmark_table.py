@@ -80,6 +80,12 @@ def mean(found: Sequence[Mapping[str, Any]], name: str) -> float:
     return math.nan if None in values else statistics.mean(values)
 
 
+def deviation(found: Sequence[Mapping[str, Any]], name: str) -> float:
+    """Standard deviation of a figure of the test set over seeds, NaN where there are not several."""
+    values = [each["test"][name] for each in found]
+    return math.nan if None in values or len(values) == 1 else statistics.stdev(values)
+
+
 def base_accuracy(entries: Sequence[Entry], results: Mapping[str, dict[str, Any]]) -> float | None:
     """Overall accuracy of cross-entropy, if it is among the results."""
     there = by_accuracy(entries, results)
@@ -119,11 +125,10 @@ def _cells(entry: Entry, found: list[dict[str, Any]], base: float | None) -> lis
 
 def _figure(found: Sequence[Mapping[str, Any]], name: str) -> str:
     """A figure's mean, and its standard deviation over seeds where there are several."""
-    value = mean(found, name)
+    value, spread = mean(found, name), deviation(found, name)
     if math.isnan(value):
         return "-"
-    spread = f" ± {statistics.stdev(each['test'][name] for each in found):.2f}" if len(found) > 1 else ""
-    return f"{value:.2f}{spread}"
+    return f"{value:.2f}" if math.isnan(spread) else f"{value:.2f} ± {spread:.2f}"
 
 
 def _hardware(found: dict[str, Any]) -> str:
