@@ -36,6 +36,7 @@ TESTS = {
 SECONDS = 300
 FAULT = "one operator, constant, condition or return is wrong"
 PAIR, PARTS = "index * (above.max() + 1)", "a choice: other parts show the scatter, too"
+BOUND = "not (ours - theirs).abs().max() {} TOLERANCE * max(1.0, ours.abs().max().item())"
 SAME = {  # mutants that are the module in other words, and why
     "osdtw_models.fusion": {
         "dim=-1 -> dim=+1": "all tensors are matrices, their last dimension is 1",
@@ -50,7 +51,13 @@ SAME = {  # mutants that are the module in other words, and why
         f"{PAIR} + above -> {PAIR} - above": "still one number a pair",
         f"{PAIR} + above -> index * (above.max() + 2) + above": "still one number a pair",
     },
-    "osdtw_export.pack": {},
+    "osdtw_export.pack": {
+        "modules[0] -> modules[1]": "all are of one kind, or refused",
+        "convs[0] -> convs[1]": "all are of one kind, or refused",
+        "norms[0] -> norms[1]": "all are of one kind, or refused",
+        "strict=True -> strict=False": "both lists have one entry a task",
+        f"{BOUND.format('<=')} -> {BOUND.format('<')}": "rounding errors are far below the bound, others far above",
+    },
 }
 COMPLEMENTS = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)  # swapped, they negate their condition
 SWAPS: dict[type[ast.AST], type[ast.AST]] = {
@@ -99,9 +106,9 @@ def _words(tree: ast.Module) -> set[ast.AST]:
 
 
 def _shown(node: ast.AST, tree: ast.Module) -> ast.AST:
-    """A number with its sum, its list and the name of the argument that it is: "2" alone says little."""
+    """A number with its sum, its list, whose index it is and the argument that it is: "2" alone says little."""
     for parent in ast.walk(tree):
-        wider = isinstance(parent, ast.UnaryOp | ast.keyword | ast.List | ast.BinOp)
+        wider = isinstance(parent, ast.UnaryOp | ast.keyword | ast.List | ast.BinOp | ast.Subscript)
         if wider and node in ast.iter_child_nodes(parent):
             return _shown(parent, tree)
     return node

@@ -61,7 +61,7 @@ class Packed(nn.Module):
         UnpackableError: If the decoders cannot be packed.
     """
 
-    def __init__(self, network: OsdtwNet, dense: bool = False) -> None:
+    def __init__(self, network: OsdtwNet, dense: bool) -> None:
         super().__init__()
         branches = network.branches
         if len(branches) == 1:

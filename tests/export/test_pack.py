@@ -108,6 +108,8 @@ def test_a_packed_network_has_the_convolutions_of_the_plain_one_and_one_classifi
     assert number(nn.Conv2d, packed) == number(nn.Conv2d, plain)
     assert number(nn.Linear, packed) == 1
     assert number(nn.BatchNorm2d, packed) == 0
+    classifier = next(module for module in packed.modules() if type(module) is nn.Linear)
+    assert (classifier.in_features, classifier.out_features) == (3 * 64, 3 + 5 + 5) == classifier.weight.shape[::-1]
 
 
 def test_grouped_convolutions_cost_the_multiply_adds_of_the_decoders_and_dense_ones_k_times_as_many():
@@ -176,7 +178,7 @@ def test_packing_leaves_the_network_as_it_is():
     images = torch.randn(2, 3, 32, 32)
     model = folded(cifar(shared_depth=3), images)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    Packed(model)
+    Packed(model, dense=False)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
