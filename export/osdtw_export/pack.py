@@ -71,7 +71,7 @@ class Packed(nn.Module):
         self.encoder, self.pool = network.encoder, cast("SelectAdaptivePool2d", network.global_pool)
         own = [nn.Sequential(*branch.block_list(), branch.norm) for branch in branches]
         # With nothing but classifiers of their own the tasks share all features: no copies to make.
-        self.copies = 1 if all(type(module) is nn.Identity for module in own[0]) else len(branches)
+        self.shares_all = all(type(module) is nn.Identity for module in own[0])
         self.decoder = merge(own, dense)
         self.necks = nn.ModuleList(branch.neck for branch in branches)
         self.plain_necks = all(type(neck) is nn.Identity for neck in self.necks)
@@ -79,15 +79,16 @@ class Packed(nn.Module):
             raise UnpackableError("its classifiers are no linear layers")
         classifiers = [cast("nn.Linear", branch.classifier) for branch in branches]
         self.sizes = [classifier.out_features for classifier in classifiers]
-        self.classifier = _merge_linear(classifiers, shared=self.copies == 1 and self.plain_necks)
+        self.classifier = _merge_linear(classifiers, shared=self.shares_all and self.plain_necks)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B, C, H, W) -> K tensors (B, outputs)."""
         shared = self.encoder(x)
-        maps = self.decoder(torch.cat([shared] * self.copies, dim=1) if self.copies > 1 else shared)
+        maps = self.decoder(shared if self.shares_all else torch.cat([shared] * len(self.sizes), dim=1))
         features = self.pool(maps)
         if not self.plain_necks:
-            parts = features.chunk(len(self.necks), dim=1) if self.copies > 1 else [features] * len(self.necks)
+            number = len(self.necks)
+            parts = [features] * number if self.shares_all else features.chunk(number, dim=1)
             features = torch.cat([neck(part) for neck, part in zip(self.necks, parts, strict=True)], dim=1)
         return list(self.classifier(features).split(self.sizes, dim=1))
 
