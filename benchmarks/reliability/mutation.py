@@ -220,7 +220,7 @@ def main() -> int:
         found = {row.where: row for row in (*rows_before("mutation"), *study(modules))}
         return [found[where] for where in (f"`{module}`" for module in TESTS) if where in found]
 
-    return write_study("mutation", "Mutants that the tests must see", 0, joined, partial=True)
+    return write_study("mutation", "Mutants that the tests must see", 0, joined, partial=bool(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -183,8 +183,13 @@ def _calibration(results: Results, figures: dict[str, Any]) -> str:
         return f"{text}; the probabilities are those of training, nothing was fitted afterwards."
     fitted, (split, _) = results["calibration"], figures_of(results)
     before = fitted["before"][split]
+    what = (
+        "a temperature and a bias of each task were"
+        if any(b for _, b in fitted["tasks"])
+        else "the tasks' temperatures were"
+    )
     return (
-        f"{text}, after a temperature and a bias of each task were fitted on {fitted['images']:,} held-out images "
+        f"{text}, after {what} fitted on {fitted['images']:,} held-out images "
         f"(before: {figure(before['ece'], ' %')}, {figure(before['nll'])} nats)."
     )
 

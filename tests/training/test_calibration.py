@@ -69,6 +69,17 @@ def test_hidden_temperatures_and_biases_are_found(network):
     assert (found - torch.tensor(hidden)).abs().max() < 0.15
 
 
+def test_without_images_of_every_class_no_bias_is_fitted(network):
+    """Class 4 is told badly and has no held-out image: what its task's other class shows is not true of both."""
+    z, labels = made_up(network, 4000)
+    z[1][:, :2] += 1
+    assert all(abs(bias) > 0.1 for _, bias in fit_logits(network, z, labels))
+    seen = labels != 4
+    found = fit_logits(network, [each[seen] for each in z], labels[seen])
+    assert [bias for _, bias in found] == [0, 0]
+    assert all(temperature != 1 for temperature, _ in found)
+
+
 def test_few_images_move_it_little(network):
     z, labels = made_up(network, 5)
     for temperature, bias in fit_logits(network, [each * 20 for each in z], labels):

@@ -32,27 +32,32 @@ def fit_calibration(network: OsdtwNet, images: ImageSet, batch_size: int = 100) 
     return fit_logits(network, logits, images.labels)
 
 
-def fit_logits(network: OsdtwNet, task_logits: list[Tensor], labels: Tensor) -> list[list[float]]:
+def fit_logits(
+    network: OsdtwNet, task_logits: list[Tensor], labels: Tensor, biased: bool | None = None
+) -> list[list[float]]:
     """Temperatures and biases of least fused cross-entropy, drawn towards 1 and 0.
 
     Every class that has images weighs the same within its task, and every task as many times as it has classes: large
-    classes are held out more often, and some of the small ones not at all.
+    classes are held out more often, and some of the small ones not at all. Where a class has none the biases stay 0:
+    those of its task that have some are larger ones, told better, and a bias that suits them costs the small ones.
 
     Args:
         network: Says how logits are fused.
         task_logits: Uncalibrated logits of each task, shapes (N, n_k + 1).
         labels: Classes, shape (N,).
+        biased: Whether biases are fitted; by default where every class has images.
 
     Returns:
         Per task [temperature, group bias].
     """
     z, weights = [each.double() for each in task_logits], image_weights(network, labels)
+    biased = len(labels.unique()) == network.num_classes if biased is None else biased
     free = torch.zeros(2, len(z), dtype=torch.float64, requires_grad=True)  # log-temperatures, biases
     solver = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
 
     def loss() -> Tensor:
         solver.zero_grad()
-        scores = network.fuse_with(z, free[0].exp(), free[1])
+        scores = network.fuse_with(z, free[0].exp(), free[1] * biased)
         likelihood = (weights * torch.nn.functional.cross_entropy(scores, labels, reduction="none")).sum()
         value = likelihood + free.square().sum() / (2 * PRIOR_SCALE**2 * len(labels))
         value.backward()
