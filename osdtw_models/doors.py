@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from textwrap import shorten
-from typing import NoReturn
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -39,7 +39,8 @@ def run_door(prog: str, act: Callable[[list[str]], None], argv: Sequence[str] | 
 
     Args:
         prog: Name of the command, for messages.
-        act: Does the work; expected errors are raised as built-in exceptions that say what to do.
+        act: Does the work; expected errors are raised as built-in exceptions that say what to do. A note on the
+            exception that it leaves with is told after "stopped".
         argv: Arguments; those of the command line by default.
 
     Returns:
@@ -53,7 +54,7 @@ def run_door(prog: str, act: Callable[[list[str]], None], argv: Sequence[str] | 
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        with _ended_by_sigterm():
+        with _stoppable():
             act(arguments)
     except (ValueError, OSError, ModuleNotFoundError, FloatingPointError) as error:
         if "--debug" in arguments:
@@ -61,27 +62,43 @@ def run_door(prog: str, act: Callable[[list[str]], None], argv: Sequence[str] | 
         print(f"{prog}: {_sentence(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stop:
-        print(f"{prog}: stopped; {str(stop) or 'what was saved is kept.'}", file=sys.stderr)
+        notes = [note for each in (stop, stop.__cause__) for note in getattr(each, "__notes__", ())]
+        print(f"{prog}: stopped; {notes[0] if notes else 'what was saved is kept.'}", file=sys.stderr)
         return 143 if isinstance(stop, Terminated) else 130
     return 0
 
 
 @contextmanager
-def _ended_by_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the work as Ctrl-C does, with everything that is under way left whole."""
+def _stoppable() -> Iterator[None]:
+    """Let SIGTERM end the work as Ctrl-C does, with everything that is under way left whole.
+
+    Foreign code that calls Python may take what a signal raises for a mistake, and raise its own: that is the stop,
+    too.
+    """
+    stops: list[KeyboardInterrupt] = []
 
     def end(number: int, frame: object) -> NoReturn:
-        signal.signal(number, signal.SIG_IGN)  # one is enough: who cleans up is not to be interrupted
-        raise Terminated
+        if number == signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)  # one is enough: who cleans up is not to be interrupted
+        stops.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        raise stops[-1]
 
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM):
-        yield  # somebody else looks after it
-        return
-    signal.signal(signal.SIGTERM, end)
+    usual: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    main = threading.current_thread() is threading.main_thread()
+    ours = [
+        number for number in usual if main and signal.getsignal(number) == usual[number]
+    ]  # others look after theirs
+    for number in ours:
+        signal.signal(number, end)
     try:
         yield
+    except Exception as error:
+        if stops:
+            raise stops[0] from error
+        raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number in ours:
+            signal.signal(number, usual[number])
 
 
 def need(extra: str, *modules: str) -> None:

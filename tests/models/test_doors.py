@@ -27,7 +27,8 @@ def test_a_signal_ends_the_work_and_cleans_up(number, code, hint, capsys):
             os.kill(os.getpid(), number)
             time.sleep(60)
         except KeyboardInterrupt as stop:
-            stop.args = (hint,) if hint else ()
+            if hint:
+                stop.add_note(hint)
             raise
         finally:
             cleaned.append(arguments)
@@ -36,6 +37,24 @@ def test_a_signal_ends_the_work_and_cleans_up(number, code, hint, capsys):
     assert cleaned == [["a"]]
     assert capsys.readouterr().err == f"osdtw-x: stopped; {hint or 'what was saved is kept.'}\n"
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_that_foreign_code_takes_for_a_mistake_ends_the_work_too(number, code, capsys):
+    """As torch does while it asks Python how long a sequence is."""
+
+    def act(arguments):
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(60)
+        except KeyboardInterrupt:
+            error = ValueError("could not determine the shape")
+            error.add_note("go on like this.")
+            raise error from None
+
+    assert run_door("osdtw-x", act, []) == code
+    assert capsys.readouterr().err == "osdtw-x: stopped; go on like this.\n"
+    assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
 
 
 def test_somebody_elses_handler_stays():

@@ -109,9 +109,9 @@ def _train(argv: list[str]) -> None:
     folder = options.output or Path("runs") / named
     try:
         result = run_recipe(options.recipe, folder, options.resume)
-    except KeyboardInterrupt as stop:
+    except BaseException as error:
         if (folder / "recipe.json").is_file():
-            stop.args = (f"go on after the last finished epoch with: osdtw-train --output {folder} --resume",)
+            error.add_note(f"go on after the last finished epoch with: osdtw-train --output {folder} --resume")
         raise
     if not distributed.first():
         return
