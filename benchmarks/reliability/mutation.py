@@ -53,6 +53,9 @@ SAME = {  # mutants that are the module in other words, and why
     },
     "osdtw_export.pack": {
         "modules[0] -> modules[1]": "all are of one kind, or refused",
+        "own[0] -> own[1]": "all are of one kind, or refused",
+        "children[0] -> children[1]": "all are of one kind, or refused",
+        "not children[0] -> not children[1]": "all are of one kind, or refused",
         "convs[0] -> convs[1]": "all are of one kind, or refused",
         "norms[0] -> norms[1]": "all are of one kind, or refused",
         "strict=True -> strict=False": "both lists have one entry a task",

@@ -141,6 +141,8 @@ def merge(modules: Sequence[nn.Module], dense: bool) -> nn.Module:
     if isinstance(first, CHANNELWISE):
         return first
     children = [dict(module.named_children()) for module in modules]
+    if any(each.keys() != children[0].keys() for each in children):
+        raise UnpackableError("its decoders differ")
     leaf = not children[0] and not isinstance(first, nn.Sequential)
     if leaf or first._parameters or first._buffers:
         raise UnpackableError(f"it has a {type(first).__name__} in its decoders")

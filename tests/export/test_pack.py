@@ -168,6 +168,22 @@ def test_decoders_that_differ_are_not_packed():
     assert pack(model, "grouped", images)[1:] == ("none", "its decoders differ")
 
 
+@pytest.mark.parametrize("longer", [0, 1])
+def test_decoders_of_different_lengths_are_not_packed(longer):
+    model, images = folded(cifar(shared_depth=3), torch.randn(2, 3, 32, 32)), torch.randn(2, 3, 32, 32)
+    model.branches[longer].block7 = nn.Sequential(model.branches[longer].block7, nn.ReLU())
+    model.branches[1 - longer].block7 = nn.Sequential(model.branches[1 - longer].block7)
+    assert pack(model, "grouped", images)[1:] == ("none", "its decoders differ")
+
+
+@torch.no_grad()
+def test_large_logits_may_differ_by_what_rounding_makes_of_them():
+    model, images = folded(cifar(shared_depth=3), torch.randn(2, 3, 32, 32)), torch.randn(2, 3, 32, 32)
+    for branch in model.branches:
+        branch.classifier.weight *= 1e5
+    assert pack(model, "dense", images)[1:] == ("dense", "")
+
+
 def test_classifiers_of_another_kind_are_not_packed():
     model, images = folded(cifar(shared_depth=3), torch.randn(2, 3, 32, 32)), torch.randn(2, 3, 32, 32)
     model.branches[0].classifier = nn.Linear(64, 6, bias=False)
