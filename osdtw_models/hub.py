@@ -59,6 +59,7 @@ def refusal(error: BaseException, repository: str, right: str) -> OSError:
     Returns:
         The error to raise instead.
     """
+    repository = " ".join(repository.split())  # a bad name may have lines, a sentence has none
     for cause in _causes(error):
         if isinstance(cause, OfflineModeIsEnabled):
             missing = f" is not in the cache ({constants.HF_HUB_CACHE}), and" if right == "read" else ":"
@@ -74,7 +75,7 @@ def refusal(error: BaseException, repository: str, right: str) -> OSError:
         if isinstance(cause, HfHubHTTPError) and cause.response is not None:
             return _refused(cause.response.status_code, cause, repository, right)
         if isinstance(cause, HFValidationError):
-            return FileNotFoundError(f"{repository} is no name on the Hub: {first_line(cause)}")
+            return FileNotFoundError(f"{repository} is no name on the Hub: {' '.join(str(cause).split())}")
         if isinstance(cause, ConnectionError | TimeoutError) or type(cause).__module__.startswith("httpx"):
             return ConnectionError(
                 f"The Hub ({constants.ENDPOINT}) cannot be reached, or the connection was cut ({first_line(cause)}); "

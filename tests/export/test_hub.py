@@ -111,7 +111,8 @@ def test_what_does_not_exist_or_is_private_looks_the_same(hub, birds, monkeypatc
     assert same(load_model(f"hf-hub:{REPO}"), birds)
     monkeypatch.setenv("HF_TOKEN", "reader")
     assert "There is no hf-hub:org/none on the Hub, or it is private" in refusal("org/none")
-    assert "is no name on the Hub" in refusal("org/bad--name")
+    for name in ("org/bad--name", "org/two\nlines"):
+        assert "is no name on the Hub" in refusal(name)
 
 
 def test_a_connection_cut_inside_a_file_goes_on_from_there(hub, birds):
