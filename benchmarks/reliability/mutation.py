@@ -53,6 +53,7 @@ SAME = {  # mutants that are the module in other words, and why
     },
     "osdtw_export.pack": {
         "modules[0] -> modules[1]": "all are of one kind, or refused",
+        "1.0 -> 2.0": "a choice: from which logits on a difference is relative",
         "own[0] -> own[1]": "all are of one kind, or refused",
         "children[0] -> children[1]": "all are of one kind, or refused",
         "not children[0] -> not children[1]": "all are of one kind, or refused",
