@@ -1,9 +1,9 @@
-"""What calibration does to images that nothing was fitted on: temperatures alone, and with a bias of each task.
+"""Runs with an open "none" on images that nothing was fitted on: what calibration does, and each decoder alone.
 
-    python benchmarks/group_bias.py RUN [RUN ...]    -> benchmarks/studies/group_bias.json
+    python benchmarks/left_out_images.py RUN [RUN ...]    -> benchmarks/studies/left_out_images.json
 
-Each run is one of CIFAR-100-LT with held-out images. What is fitted on these is looked at on training images of
-CIFAR-100 that the long-tailed set leaves out, classes weighed alike; no test image is looked at.
+Each run is one of CIFAR-100-LT with held-out images, on which temperatures and biases are fitted. Looked at are
+training images of CIFAR-100 that the long-tailed set leaves out, classes weighed alike; no test image is.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from osdtw_training.provenance import processor
 from osdtw_training.recipe import Recipe
 from osdtw_training.values import from_values
 
-STUDY = Path(__file__).parent / "studies" / "group_bias.json"
+STUDY = Path(__file__).parent / "studies" / "left_out_images.json"
 MOST = 60  # images of a class that are looked at
 BINS = 15
 
 
 def study(run: Path) -> dict[str, Any]:
-    """One run: figures before calibration, with temperatures, with biases, too."""
+    """One run: figures before calibration, with temperatures, with biases, too; those of each decoder by itself."""
     recipe = from_values(Recipe, json.loads((run / "recipe.json").read_text(encoding="utf-8")))
     data, network = load_data(recipe), load_model(str(run)).eval()
     left = left_out(recipe)
@@ -52,7 +52,9 @@ def study(run: Path) -> dict[str, Any]:
         name: {"tasks": tasks, **figures(network.fuse_with(seen, *torch.tensor(tasks).double().T), left.labels, groups)}
         for name, tasks in ways.items()
     }
-    return {"recipe": recipe.name, "seed": recipe.seed, "images": len(left), "rows": rows}
+    decoders = zip(seen, network.partition.output_maps, strict=True)
+    alone = [figures(each[:, places], left.labels, groups) for each, places in decoders]
+    return {"recipe": recipe.name, "seed": recipe.seed, "images": len(left), "calibration": rows, "alone": alone}
 
 
 def left_out(recipe: Recipe) -> ImageSet:
@@ -97,7 +99,7 @@ def main() -> int:
     runs = parser.parse_args().runs
     torch.set_num_threads(1)
     values = {
-        "command": "python benchmarks/group_bias.py RUN ...",
+        "command": "python benchmarks/left_out_images.py RUN ...",
         "hardware": {"processor": processor(), "cores": os.cpu_count()},
         "date": time.strftime("%Y-%m-%d"),
         "runs": [study(run) for run in runs],
