@@ -85,9 +85,8 @@ def _stoppable() -> Iterator[None]:
 
     usual: dict[int, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
     main = threading.current_thread() is threading.main_thread()
-    ours = [
-        number for number in usual if main and signal.getsignal(number) == usual[number]
-    ]  # others look after theirs
+    # Whoever has put in another handler looks after it.
+    ours = [number for number in usual if main and signal.getsignal(number) == usual[number]]
     for number in ours:
         signal.signal(number, end)
     try:
