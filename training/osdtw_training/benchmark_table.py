@@ -27,9 +27,10 @@ def page(title: str, entries: Sequence[Entry], results: Mapping[str, dict[str, A
     Returns:
         Markdown: percent but for NLL (nats); costs in passes and multiply-adds of the plain backbone.
     """
-    heads = ["method", *(HEADS.get(name, name) for name in COLUMNS), "gain", "published gain"]
-    heads += ["training", "inference", "seed", "hours", "commit", "command"]
     there, base = by_accuracy(entries, results), base_accuracy(entries, results)
+    gains = [] if base is None else ["gain", "published gain"]
+    heads = ["method", *(HEADS.get(name, name) for name in COLUMNS), *gains]
+    heads += ["training", "inference", "seed", "hours", "commit", "command"]
     rows = [_row(_cells(entry, found, base)) for entry, found in there]
     notes = [f"- {name_of(entry, found)}: {entry.note}" for entry, found in there if entry.note]
     hardware = sorted({_hardware(each) for _, found in there for each in found})
@@ -109,11 +110,11 @@ def unexplained(entries: Sequence[Entry], results: Mapping[str, dict[str, Any]])
 def _cells(entry: Entry, found: list[dict[str, Any]], base: float | None) -> list[str]:
     commits = dict.fromkeys(each.get("commit") or "-" for each in found)
     seeds = ", ".join(str(each["seed"]) for each in found)
+    published = ", ".join(f"{each.gain:+.1f}" for each in entry.published) or "-"
     return [
         name_of(entry, found),
         *(_figure(found, name) for name in COLUMNS),
-        "-" if base is None else f"{mean(found, 'overall') - base:+.2f}",
-        ", ".join(f"{each.gain:+.1f}" for each in entry.published) or "-",
+        *([] if base is None else [f"{mean(found, 'overall') - base:+.2f}", published]),
         f"{statistics.mean(sum(each['training_passes'].values()) for each in found):.1f}",
         f"{statistics.mean(each['inference_ratio'] for each in found):.2f}",
         seeds,
