@@ -43,7 +43,8 @@ def test_every_stage_takes_a_step_within_24_gigabytes(model, tmp_path):
     code = f"""
 import resource
 from osdtw_training.pipeline import run_recipe
-from osdtw_training.recipe import *
+from osdtw_training.recipe import Recipe
+from osdtw_training.recipe_tables import *
 run_recipe({recipe!r}, {str(run)!r})
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 """
