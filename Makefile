@@ -4,7 +4,7 @@ BIN := .venv/bin
 INSTALLED := .venv/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-all check coverage docs demo picture reliability floors audit wheel release clean
+.PHONY: help setup test test-all check coverage documents docs demo picture reliability floors audit wheel release clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,15 @@ coverage: setup ## Run the fast tests, list the lines that none of them reaches
 	$(BIN)/python -m coverage run -m pytest -m "not slow"
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
+
+documents: export HF_HUB_OFFLINE = 1
+documents: setup ## Write README's table, cards and all tables anew from the committed results
+	$(BIN)/python benchmarks/card_pictures.py
+	$(BIN)/python -m osdtw_export.documents
+	for results in benchmarks/results/*/; do \
+		$(BIN)/osdtw-benchmark benchmarks/$$(basename $$results).toml --table || exit 1; done
+	for tables in proxy inference scale experiments reliability; do \
+		$(BIN)/python benchmarks/$${tables}_tables.py || exit 1; done
 
 docs: export HF_HUB_OFFLINE = 1
 docs: setup ## Build the documentation into build/site; warnings are errors

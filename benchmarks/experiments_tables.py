@@ -55,8 +55,8 @@ def note(study: dict[str, Any]) -> str:
     names = ", ".join(sorted({run["recipe"].partition("_seed")[0] for run in runs}))
     seeds = ", ".join(str(run["seed"]) for run in runs)
     return (
-        f"Means of {len(runs)} runs ({names}; seeds {seeds}) on {runs[0]['images']:,} images each, "
-        f"classes weighed alike. {study['hardware']['processor']}, {study['date']}: `{study['command']}`."
+        f"Means of {len(runs)} runs ({names}; seeds {seeds}) on {runs[0]['images']:,} images each. "
+        f"{study['hardware']['processor']}, {study['date']}: `{study['command']}`."
     )
 
 

@@ -73,13 +73,13 @@ def _stoppable() -> Iterator[None]:
     """Let SIGTERM end the work as Ctrl-C does, with everything that is under way left whole.
 
     Foreign code that calls Python may take what a signal raises for a mistake, and raise its own: that is the stop,
-    too.
+    too. Or it drops it: then the next signal counts.
     """
     stops: list[KeyboardInterrupt] = []
 
-    def end(number: int, frame: object) -> NoReturn:
-        if number == signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)  # one is enough: who cleans up is not to be interrupted
+    def end(number: int, frame: object) -> None:
+        if number == signal.SIGTERM and sys.exc_info()[1] in stops:
+            return  # one is enough: who cleans up is not to be interrupted
         stops.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
         raise stops[-1]
 

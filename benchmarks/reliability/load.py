@@ -168,8 +168,8 @@ def study(seed: int, seconds: float, threads: int) -> list[Row]:
         f"error {error:.2f}, of {half[-1]:.0f} MiB, "
         f"over {calls[-1] - calls[0]:,} requests in the second half; the clock starts after a warm-up, in which "
         f"all threads ask every size of batch together, {WARM} times ({found.memory[0]:.0f} MiB before, "
-        f"{found.memory[1]:.0f} after): what ran at once is kept for the next time, and a first study without warm-up "
-        f"counted that, +1.80 MiB a minute; files open: {found.files[0]} at the start, {found.files[-1]} at the end"
+        f"{found.memory[1]:.0f} after), as what ran at once is kept for the next time; files open: {found.files[0]} at "
+        f"the start, {found.files[-1]} at the end"
     )
     return [
         Row(what, "`OnnxClassifier`, osdtw_resnet32", len(found.same), sum(found.same), answers),

@@ -3,8 +3,9 @@
     python benchmarks/reliability/mutation.py [MODULE ...]
 
 Each mutant lives in a forked process that runs the module's own tests until the first one fails. Survived means that
-a test failed. The study prints the mutants that no test sees. Those that compute the same as the module are no faults:
-`SAME` says of each why, and they do not count. With modules named, the rows of the others stay.
+a test failed. The study prints the mutants that no test sees. Those that compute the same as the module, or choose
+otherwise where it is free to, are no faults: `NO_FAULTS` says of each why, and they do not count. With modules named,
+the rows of the others stay.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ SECONDS = 300
 FAULT = "one operator, constant, condition or return is wrong"
 PAIR, PARTS = "index * (above.max() + 1)", "a choice: other parts show the scatter, too"
 BOUND = "not (ours - theirs).abs().max() {} TOLERANCE * max(1.0, ours.abs().max().item())"
-SAME = {  # mutants that are the module in other words, and why
+NO_FAULTS = {  # mutants by module, and why
     "osdtw_models.fusion": {
         "dim=-1 -> dim=+1": "all tensors are matrices, their last dimension is 1",
     },
@@ -191,28 +192,28 @@ def study(modules: list[str]) -> list[Row]:
         source = file.read_text(encoding="utf-8")
         if killed(module, source):
             raise RuntimeError(f"The tests of {module} fail on the module as it is.")
-        found, same = [], []
+        found, right = [], []
         for what, wrong in mutants(source):
-            if what.partition(": ")[2] in SAME[module]:
-                same.append(what)
+            if what.partition(": ")[2] in NO_FAULTS[module]:
+                right.append(what)
                 continue
             found.append(killed(module, wrong))
             if not found[-1]:
                 print(f"{module}, {what}: no test fails", flush=True)
-        rows.append(tried(FAULT, f"`{module}`", found, "a test fails" + _said(module, same)))
+        rows.append(tried(FAULT, f"`{module}`", found, "a test fails" + _said(module, right)))
         print(rows[-1], flush=True)
     return rows
 
 
-def _said(module: str, same: list[str]) -> str:
+def _said(module: str, right: list[str]) -> str:
     """Which mutants are no faults, and why."""
-    if not same:
+    if not right:
         return ""
     lines: dict[str, list[str]] = {}
-    for line, _, what in (each.removeprefix("line ").partition(": ") for each in same):
+    for line, _, what in (each.removeprefix("line ").partition(": ") for each in right):
         lines.setdefault(what, []).append(line)
-    each = [f"`{what}` in line {', '.join(where)} ({SAME[module][what]})" for what, where in lines.items()]
-    return f"; not counted, as the same in other words: {'; '.join(each)}"
+    each = [f"`{what}` in line {', '.join(where)} ({NO_FAULTS[module][what]})" for what, where in lines.items()]
+    return f"; not counted, as no faults: {'; '.join(each)}"
 
 
 def main() -> int:

@@ -47,11 +47,8 @@ def killed_uploads(place: Path, moments: random.Random) -> Row:
     write(place / "folder", new)
     with Hub() as hub:
         hub.server.handle_error = lambda *_: None  # whose client is gone
-        # The client has read its settings already: they are put in their places.
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.url)
-        constants.ENDPOINT, constants.HUGGINGFACE_CO_URL_TEMPLATE = hub.url, template
-        constants.HF_HUB_OFFLINE, constants.HF_HUB_DISABLE_XET = False, True
-        constants.HF_HUB_CACHE = str(place / "cache")
+        for name, value in hub.settings(place).items():
+            setattr(constants, name, value)
         os.environ["HF_TOKEN"] = "writer"
 
         def act() -> None:

@@ -94,15 +94,10 @@ def trained(tmp_path_factory, exported) -> Path:
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """A Hub for this process's client, which has read its settings already: they are put in their places."""
-    for name, value in {"HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}.items():
-        monkeypatch.setattr(constants, name, value)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no_token"))
+    """A Hub for this process's client."""
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     monkeypatch.setenv("HF_TOKEN", "writer")
     with Hub() as server:
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace("https://huggingface.co", server.url)
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        for name, value in server.settings(tmp_path).items():
+            monkeypatch.setattr(constants, name, value)
         yield server

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from huggingface_hub import constants
+
 LARGE = (".safetensors", ".onnx", ".png")
 PREFIXES = {"model": "", "space": "spaces/", "dataset": "datasets/"}
 
@@ -60,6 +62,18 @@ class Hub:
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
+
+    def settings(self, folder):
+        """The client's constants for this Hub, to be put in the places of those that it read when it was imported."""
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, self.url)
+        return {
+            "ENDPOINT": self.url,
+            "HUGGINGFACE_CO_URL_TEMPLATE": template,
+            "HF_HUB_OFFLINE": False,
+            "HF_HUB_DISABLE_XET": True,
+            "HF_HUB_CACHE": str(folder / "cache"),
+            "HF_TOKEN_PATH": str(folder / "no_token"),
+        }
 
     def fail(self, match, what, times=1000):
         self.faults.append(Fault(match, what, times))

@@ -1,5 +1,6 @@
 """Commands end with one sentence and the exit code that shells expect."""
 
+import contextlib
 import os
 import signal
 import time
@@ -55,6 +56,33 @@ def test_a_signal_that_foreign_code_takes_for_a_mistake_ends_the_work_too(number
     assert run_door("osdtw-x", act, []) == code
     assert capsys.readouterr().err == "osdtw-x: stopped; go on like this.\n"
     assert signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+def test_a_second_sigterm_does_not_interrupt_who_cleans_up(capsys):
+    cleaned = []
+
+    def act(arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+            cleaned.append(arguments)
+
+    assert run_door("osdtw-x", act, []) == 143
+    assert cleaned == [[]]
+
+
+def test_a_signal_that_foreign_code_drops_does_not_keep_the_next_one_out():
+    def act(arguments):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(60)
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+
+    assert run_door("osdtw-x", act, []) == 143
 
 
 def test_somebody_elses_handler_stays():

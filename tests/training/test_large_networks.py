@@ -11,6 +11,7 @@ from PIL import Image
 
 from osdtw_training.recipe import Recipe
 from osdtw_training.recipe_tables import Joint, Refit, Schedule, Search, Warmup
+from osdtw_training.values import to_values
 
 GIGABYTES = 24
 
@@ -41,11 +42,11 @@ def test_every_stage_takes_a_step_within_24_gigabytes(model, tmp_path):
     # A process of its own: the peak of this one may be another test's.
     run = tmp_path / "run"
     code = f"""
-import resource
+import json, resource
 from osdtw_training.pipeline import run_recipe
 from osdtw_training.recipe import Recipe
-from osdtw_training.recipe_tables import *
-run_recipe({recipe!r}, {str(run)!r})
+from osdtw_training.values import from_values
+run_recipe(from_values(Recipe, json.loads({json.dumps(to_values(recipe))!r})), {str(run)!r})
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

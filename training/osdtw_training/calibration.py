@@ -23,17 +23,30 @@ def fit_calibration(network: OsdtwNet, images: ImageSet, batch_size: int = 100) 
     Returns:
         Per task [temperature, group bias], as `OsdtwNet.set_calibration` takes them.
     """
+    return fit_logits(network, task_logits(network, images, batch_size), images.labels)
+
+
+def task_logits(network: OsdtwNet, images: ImageSet, batch_size: int = 100) -> list[Tensor]:
+    """Logits of each task, uncalibrated.
+
+    Args:
+        network: The network, in evaluation mode.
+        images: N images.
+        batch_size: Images per pass.
+
+    Returns:
+        One tensor per task, shapes (N, n_k + 1), on the CPU.
+    """
     mean, std = network.pretrained_cfg["mean"], network.pretrained_cfg["std"]
     parts = []
     with torch.inference_mode():
         for batch in images.images.split(batch_size):
             parts.append(network.forward_outputs(normalise(batch, mean, std).to(network.class_position.device)))
-    logits = [torch.cat(each).cpu() for each in zip(*parts, strict=True)]
-    return fit_logits(network, logits, images.labels)
+    return [torch.cat(each).cpu() for each in zip(*parts, strict=True)]
 
 
 def fit_logits(
-    network: OsdtwNet, task_logits: list[Tensor], labels: Tensor, biased: bool | None = None
+    network: OsdtwNet, logits: list[Tensor], labels: Tensor, biased: bool | None = None
 ) -> list[list[float]]:
     """Temperatures and biases of least fused cross-entropy, drawn towards 1 and 0.
 
@@ -43,14 +56,14 @@ def fit_logits(
 
     Args:
         network: Says how logits are fused.
-        task_logits: Uncalibrated logits of each task, shapes (N, n_k + 1).
+        logits: Uncalibrated logits of each task, shapes (N, n_k + 1).
         labels: Classes, shape (N,).
         biased: Whether biases are fitted; by default where every class has images.
 
     Returns:
         Per task [temperature, group bias].
     """
-    z, weights = [each.double() for each in task_logits], image_weights(network, labels)
+    z, weights = [each.double() for each in logits], image_weights(network, labels)
     biased = len(labels.unique()) == network.num_classes if biased is None else biased
     free = torch.zeros(2, len(z), dtype=torch.float64, requires_grad=True)  # log-temperatures, biases
     solver = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
