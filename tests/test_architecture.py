@@ -22,7 +22,7 @@ TRAINING_COLUMNS = [
     {"report"},
     {"stages", "methods", "figures", "benchmark_figures", "checks", "results", "verdict"},
     {"planning", "engine", "calibration", "budget", "provenance", "inventory", "mistakes", "class_rows", "comparison"}
-    | {"benchmark_table"},
+    | {"benchmark_table", "commands"},
     {"networks", "search", "selection", "steps"},
     {"proxy", "schur", "store"},
     {"fisher", "responses", "terms"},

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from osdtw_export.public_data import DATA_SETS
-from osdtw_export.results import GROUPS, METHODS, Results, figure, hardware_words, header, row
+from osdtw_export.results import (
+    GROUPS,
+    METHODS,
+    Results,
+    figure,
+    hardware_words,
+    header,
+    row,
+    train_command,
+    training_cost,
+)
 
 PLANS = {
     "search": "found by the search",
@@ -21,7 +32,8 @@ OPEN = (
     "each task has a logit for every class; the answer is the mean over the tasks."
 )
 UNKNOWN_DATA = "Of the data nothing is known here but the name and the numbers of images."
-NO_PEERS = "No other method was run at the same passes on the same images."
+NO_PEERS = "No other method was run at the same cost on the same images."
+SAME_COST = 0.01
 LEAST = "Of all plans looked at, this one has the least sum of encoder variance, encoder bias and decoder variance."
 LEVEL = "The level of the search's proxy was not calibrated by replicates, which favours sharing."
 
@@ -45,7 +57,6 @@ def template_fields(
     blocks, size = _network(results)
     _, figures = figures_of(results)
     known, data = DATA_SETS.get(results["data"]), Path(results["data"]).name
-    command = results.get("command", f"osdtw-train {results['recipe']}")
     return {
         "name": name,
         "source": source,
@@ -54,7 +65,7 @@ def template_fields(
         "data": data,
         "data_title": known.title if known else data,
         "data_name": data_name(results),
-        "train_command": command if known else f"osdtw-train {results['recipe']} --data {data}",
+        "train_command": train_command(results),
         "num_classes": len(counts),
         "largest": max(counts),
         "smallest": min(counts),
@@ -195,15 +206,16 @@ def _calibration(results: Results, figures: dict[str, Any]) -> str:
 
 
 def _peers(results: Results, others: Mapping[str, Results]) -> Iterator[str]:
-    """A sentence for each run of another method on the same images, with the same network and as many passes."""
-    same = ("model", "data", "imbalance_factor", "seed", "passes", "class_counts", "training_counts")
+    """A sentence for each run of another method on the same images, with the same network, at the same cost."""
+    same = ("model", "data", "imbalance_factor", "seed", "class_counts", "training_counts")
     for _, other in sorted(others.items()):
-        if other["method"] != results["method"] and all(other[key] == results[key] for key in same):
+        alike = other["method"] != results["method"] and all(other[key] == results[key] for key in same)
+        if alike and math.isclose(training_cost(other), training_cost(results), rel_tol=SAME_COST):
             shown = ("overall", *GROUPS, "ece")
             figures = ", ".join(f"{header(key)} {figure(other['test'][key], ' %')}" for key in shown)
             yield (
-                f"On the same images and at the same passes, {METHODS[other['method']]} reaches {figures} "
-                f"(`osdtw-train {other['recipe']}`)."
+                f"On the same images and at the same cost of training, {METHODS[other['method']]} reaches {figures} "
+                f"(`{train_command(other)}`)."
             )
 
 
@@ -243,8 +255,8 @@ def _cost(results: Results, arguments: Mapping[str, Any]) -> str:
         f"({hardware_words(results['hardware'])}). Passes compare runs, hours do not."
     )
     if "training_passes" in results:
-        passes = sum(results["training_passes"].values())
-        text += f" In multiply-adds of the {plain}, statistics counted: {passes:.1f} passes."
+        passes = f"{training_cost(results):.1f}"
+        text += f" In multiply-adds of the {plain}, statistics counted: {passes} passes."
     if "inference_ratio" in results:
         text += f" A prediction takes {results['inference_ratio']:.2f} times the multiply-adds of the {plain}."
     return text

@@ -2,7 +2,7 @@
 
 ``python -m osdtw_export.documents`` writes ``model_cards/<release>.md`` from ``model_cards/template.md`` for each
 released checkpoint, with the pictures in ``model_cards/<release>/``, and the table between the two ``results`` marks of
-``README.md`` from all committed results.
+``README.md`` from all committed results of those architectures.
 ``--check`` writes nothing and fails if something would change.
 """
 
@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from osdtw_export.card import Release, card
-from osdtw_export.results import read
+from osdtw_export.results import Results, read, read_all
 from osdtw_export.table import between, table
 from osdtw_models.files import write_text
 from osdtw_models.releases import CONFIG
@@ -66,7 +66,7 @@ def render(root: Path) -> dict[Path, str]:
             raise FileNotFoundError(f"No {path}; run this at the root of the repository, or give its path.")
     weights = root / "osdtw_models" / "weights"
     releases = {file.parent.name: read(file) for file in weights.glob("*/results.json")}
-    others = {file.stem: read(file) for file in (root / "benchmarks" / "results").glob("*.json")}
+    others = _others(root, releases)
     documents = {readme: between(readme.read_text(encoding="utf-8"), table(releases, others))}
     text = template.read_text(encoding="utf-8")
     for release, results in sorted(releases.items()):
@@ -75,6 +75,13 @@ def render(root: Path) -> dict[Path, str]:
         offered = Release(release, figures=pictures, arguments=arguments)
         documents[template.with_name(f"{release}.md")] = card(offered, results, text, others)
     return documents
+
+
+def _others(root: Path, releases: Mapping[str, Results]) -> dict[str, Results]:
+    """The committed runs of the architectures that are released, but for the released ones themselves."""
+    models, released = {run["model"] for run in releases.values()}, [run["test"] for run in releases.values()]
+    runs = read_all(root / "benchmarks" / "results")
+    return {name: run for name, run in runs.items() if run["model"] in models and run["test"] not in released}
 
 
 if __name__ == "__main__":

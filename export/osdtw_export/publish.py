@@ -24,7 +24,7 @@ from osdtw_export.describe import describe
 from osdtw_export.export import export_onnx
 from osdtw_export.hub import SUFFIXES, hub_file, write_preprocessing
 from osdtw_export.parity import check_parity
-from osdtw_export.results import Results, incomplete, read
+from osdtw_export.results import Results, incomplete, read, read_all
 from osdtw_export.runtime import OnnxClassifier
 from osdtw_models import OsdtwNet
 from osdtw_models.doors import first_line
@@ -221,7 +221,7 @@ def _card(origin: Path, folder: Path, repo: str, results: Results, license_: str
     """The card, made from the results."""
     released = origin.parent == RELEASES
     study = REPOSITORY / "benchmarks" / "results"
-    others = {file.stem: read(file) for file in study.glob("*.json")} if released and study.is_dir() else None
+    others = read_all(study) if released and study.is_dir() else None
     figures = tuple(sorted(path.relative_to(folder).as_posix() for path in folder.glob("figures/*.png")))
     name = origin.name if released else repo.partition("/")[2]
     arguments = read_config(folder / CONFIG).get("model_args", {})

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from osdtw_export.public_data import DATA_SETS
+
 Results = dict[str, Any]
 GROUPS = ("many", "medium", "few")
 HEADERS = {"task_right": "right task", "nll": "NLL", "ece": "ECE"}
@@ -55,6 +57,29 @@ def hardware_words(hardware: dict[str, Any]) -> str:
     threads = f"{hardware['threads']} thread{'' if hardware['threads'] == 1 else 's'}"
     precision = "" if hardware["amp"] == "none" else f", {hardware['amp']} forward pass"
     return f"{hardware['processor']}, {threads}, {hardware['device']}{precision}"
+
+
+def read_all(folder: Path) -> dict[str, Results]:
+    """Read every results file below a folder.
+
+    Returns:
+        Their contents by path from ``folder``, without ending.
+
+    Raises:
+        ValueError: If one is not an object in JSON.
+    """
+    return {file.relative_to(folder).with_suffix("").as_posix(): read(file) for file in folder.rglob("*.json")}
+
+
+def training_cost(results: Results) -> float:
+    """Passes of the plain backbone in multiply-adds; older results state the passes alone."""
+    return float(sum(results["training_passes"].values()) if "training_passes" in results else results["passes"])
+
+
+def train_command(results: Results) -> str:
+    """What trains such a network again; older results do not state the options."""
+    data = "" if results["data"] in DATA_SETS else f" --data {Path(results['data']).name}"
+    return str(results.get("command") or f"osdtw-train {results['recipe']}{data}")
 
 
 def header(column: str) -> str:

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from osdtw_export.results import GROUPS, METHODS, Results, figure, hardware_words, header, incomplete, row
+from osdtw_export.results import (
+    GROUPS,
+    METHODS,
+    Results,
+    figure,
+    hardware_words,
+    header,
+    incomplete,
+    row,
+    train_command,
+)
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
 COLUMNS = ("overall", *GROUPS, "head", "tail", "nll", "ece")
@@ -23,10 +33,10 @@ def table(releases: Mapping[str, Results], others: Mapping[str, Results]) -> str
     Raises:
         ValueError: If results lack a field that the table states.
     """
-    names = ["method", "network", "plan", "passes", *map(header, COLUMNS), "seed", "hours", "command"]
+    names = ["method", "imbalance", "network", "plan", "passes", *map(header, COLUMNS), "seed", "hours", "command"]
     lines, hardware = [row(names), "|" + "---|" * len(names)], set()
     for runs, mark in ((releases, " (released)"), (others, "")):
-        for name, results in sorted(runs.items(), key=lambda run: (run[1].get("method") != "osdtw", run[0])):
+        for name, results in sorted(runs.items(), key=_place):
             try:
                 lines.append(row(_cells(results, mark)))
                 hardware.add(f"Hardware: {hardware_words(results['hardware'])}.")
@@ -43,11 +53,18 @@ def between(text: str, table_text: str) -> str:
     return f"{text[: start + len(MARKS[0])]}\n{table_text}\n{text[end:]}"
 
 
+def _place(run: tuple[str, Results]) -> tuple[bool, float, str]:
+    """OSDTW first, the most imbalanced data first."""
+    name, results = run
+    return results.get("method") != "osdtw", -(results.get("imbalance_factor") or 1.0), name
+
+
 def _cells(results: Results, mark: str) -> list[str]:
     """One row of the README's table."""
     plan, test = results.get("plan"), results["test"]
     return [
         METHODS[results["method"]] + mark,
+        "-" if results["imbalance_factor"] is None else f"{results['imbalance_factor']:g}",
         f"{results['model'].removeprefix('osdtw_')}, {results['parameters']:,} parameters",
         f"{plan['shared_depth']} shared ({plan['source']})" if plan else "one network",
         str(results["passes"]),
@@ -55,5 +72,5 @@ def _cells(results: Results, mark: str) -> list[str]:
         *(figure(test.get(column) if column in ("head", "tail") else test[column]) for column in COLUMNS),
         str(results["seed"]),
         f"{results['training_hours']:.2f}",
-        f"`osdtw-train {results['recipe']}`",
+        f"`{train_command(results)}`",
     ]

@@ -207,6 +207,46 @@ def test_a_card_names_its_peers_and_no_others():
     assert "No other method was run" not in card(RELEASE, results(), TEMPLATE)
 
 
+def test_peers_are_those_of_the_same_cost_not_of_as_many_epochs():
+    """Two decoders cost more than a plain network, so as many passes of both are not the same."""
+    ours = results(passes=95, training_passes={"joint": 99.5, "refit": 0.1})
+    others = {"dear": peer(passes=95), "alike": peer(passes=99, training_passes={"train": 99.0})}
+    others["alike"]["command"] = "osdtw-train alike --seed 3"
+    text = card(RELEASE, ours, TEMPLATE, others)
+    assert text.count("balanced softmax reaches") == 1
+    assert "(`osdtw-train alike --seed 3`)" in text
+
+
+def test_the_command_of_a_run_is_stated_with_its_options():
+    run = results(command="osdtw-train strong --imbalance-factor 50", imbalance_factor=50.0)
+    assert "    osdtw-train strong --imbalance-factor 50\n" in card(RELEASE, run, TEMPLATE)
+    assert "| OSDTW | 50 |" in (text := table({}, {"run": run}))
+    assert "| `osdtw-train strong --imbalance-factor 50` |" in text
+
+
+def test_the_readmes_table_has_every_run_of_a_released_architecture_once(tmp_path):
+    for name in ("README.md", "model_cards/template.md", "osdtw_models/weights/osdtw_resnet32.tag/config.json"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / "README.md").write_text("<!-- results -->\n<!-- /results -->\n")
+    (tmp_path / "model_cards" / "template.md").write_text(TEMPLATE)
+    release = tmp_path / "osdtw_models" / "weights" / "osdtw_resnet32.tag"
+    (release / "config.json").write_text('{"architecture": "osdtw_resnet32"}')
+    (release / "results.json").write_text(json.dumps(results()))
+    other = {**results()["test"], "overall": 12.34}
+    runs = {"list/same": results(command="osdtw-train one"), "list/other": results(test=other)}
+    runs |= {"first": peer(test=other), "list/small": peer(model="osdtw_resnet20", test=other)}
+    for name, run in runs.items():
+        file = tmp_path / "benchmarks" / "results" / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(run))
+    lines = render(tmp_path)[tmp_path / "README.md"].splitlines()
+    assert [line.split(" | ")[0] for line in lines if "resnet" in line] == [
+        "| OSDTW (released)",
+        "| OSDTW",
+        "| balanced softmax",
+    ]
+
+
 def test_an_absent_group_and_more_tasks_are_no_errors():
     no_few = results(test={**results()["test"], "few": None})
     assert "| - |" in card(RELEASE, no_few, TEMPLATE)

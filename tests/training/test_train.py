@@ -21,6 +21,8 @@ def test_it_is_the_run_of_the_command(tmp_path, no_figures):
     assert command([*words, "--task-weights", "0.5", "0.5"]) == 0
     other = json.loads((tmp_path / "command" / "results.json").read_text())
     assert run.results["test"] == other["test"]
+    assert run.results["command"] == other["command"]
+    assert run.results["command"].startswith("osdtw-train small_images --model osdtw_resnet14 --data digits --imb")
     assert run.folder == tmp_path / "python"
     assert run.network(torch.zeros(1, 3, 16, 16)).shape == (1, 10)
 

@@ -15,6 +15,7 @@ from osdtw_models.partition import ClassPartition
 from osdtw_training import distributed, mistakes
 from osdtw_training.budget import plain_multiply_adds, training_passes
 from osdtw_training.calibration import fit_calibration
+from osdtw_training.commands import train_command
 from osdtw_training.data import LongTailedData
 from osdtw_training.inventory import rounded_weights
 from osdtw_training.recipe import Recipe
@@ -49,6 +50,7 @@ def evaluate(
     plain = plain_multiply_adds(recipe, network.num_classes)
     results: dict[str, Any] = {
         "recipe": recipe.name,
+        "command": train_command(recipe),
         "method": recipe.method,
         "model": recipe.model,
         "data": recipe.data,
