@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from osdtw_training.benchmark import main
-from osdtw_training.benchmark_list import Entry, Published, read_list
+from osdtw_training.benchmark_list import Entry, Published, read_list, select
 from osdtw_training.benchmark_table import page, unexplained
 
 LIST = """
@@ -97,6 +97,21 @@ def test_a_missing_list_and_an_unknown_run_are_named(place, capsys):
     assert "There is no list" in capsys.readouterr().err
     assert main([str(place / "list.toml"), "--only", "other"]) == 2
     assert "has no run 'other'; it has plain, means" in capsys.readouterr().err
+
+
+def test_an_entry_is_all_of_its_seeds_and_a_run_is_one(tmp_path):
+    text = "[[run]]\nname = 'a'\nrecipe = 'r'\nseeds = [0, 1, 2]\n[[run]]\nname = 'b'\nrecipe = 'r'\n"
+    (tmp_path / "list.toml").write_text(text + "begin_with = 'a'\nseeds = [0, 1]\n")
+    _, entries = read_list(tmp_path / "list.toml")
+
+    def runs(*names):
+        return {run.name: run.begin_with for entry in select(entries, names) for run in entry.runs()}
+
+    assert runs("a") == {"a": None, "a_seed1": None, "a_seed2": None}
+    assert runs("a_seed1", "b_seed1") == {"a_seed1": None, "b_seed1": "a_seed1"}
+    assert runs("b_seed1") == {"b_seed1": None}
+    with pytest.raises(ValueError, match="no run 'b_seed2'; it has a, b"):
+        runs("b_seed2")
 
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -14,14 +14,13 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from osdtw_models.doors import Parser, need, run_door
 from osdtw_models.files import write_text
-from osdtw_training.benchmark_list import Entry, read_list
+from osdtw_training.benchmark_list import Entry, read_list, select
 from osdtw_training.benchmark_table import page
 
 EXAMPLES = """\
@@ -115,7 +114,7 @@ def _main(argv: list[str]) -> None:
     )
     add("--jobs", metavar="N", type=int, default=1, help="processes side by side, a thread each (default: 1)")
     add("--table", action="store_true", help="train nothing: write the table of the results that are there")
-    add("--only", metavar="NAME", nargs="+", help="runs to train (default: all)")
+    add("--only", metavar="NAME", nargs="+", help="runs to train, with all seeds or one (name_seed1) (default: all)")
     options = parser.parse_args(argv)
     if not options.list.is_file():
         raise FileNotFoundError(f"There is no list {options.list}; give a TOML file of [[run]] tables.")
@@ -125,12 +124,10 @@ def _main(argv: list[str]) -> None:
     title, listed = read_list(options.list)
     entries = listed
     if options.only:
-        unknown = set(options.only) - {entry.name for entry in entries}
-        if unknown:
-            known = ", ".join(entry.name for entry in entries)
-            raise ValueError(f"{options.list} has no run {min(unknown)!r}; it has {known}.")
-        entries = [entry for entry in entries if entry.name in options.only]
-        entries = [e if e.begin_with in options.only else replace(e, begin_with=None) for e in entries]
+        try:
+            entries = select(listed, options.only)
+        except ValueError as error:
+            raise ValueError(f"{options.list} has {error}") from error
     results = options.results or options.list.parent / "results" / options.list.stem
     words = ["--data-dir", str(Path(options.data_dir).resolve())] if options.data_dir else []
     if not options.table:

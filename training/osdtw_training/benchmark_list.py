@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -113,3 +114,28 @@ def read_list(file: Path) -> tuple[str, list[Entry]]:
                 raise ValueError(f"{file}: the run {run.name!r} begins with {run.begin_with!r}, which is not above it.")
         known |= {run.name for run in entry.runs()}
     return listed.title, list(listed.run)
+
+
+def select(entries: Sequence[Entry], names: Collection[str]) -> list[Entry]:
+    """The entries that are named, and single seeds of them: "ride" is all of its runs, "ride_seed1" is one.
+
+    Args:
+        entries: Those of a list.
+        names: Names of entries or of runs.
+
+    Returns:
+        The entries in their order; what one begins with is dropped if that is not among them.
+
+    Raises:
+        ValueError: If no entry or run has one of the names.
+    """
+    unknown = set(names) - {name for entry in entries for name in (entry.name, *(run.name for run in entry.runs()))}
+    if unknown:
+        raise ValueError(f"no run {min(unknown)!r}; it has {', '.join(entry.name for entry in entries)}.")
+    chosen = []
+    for entry in entries:
+        wanted = tuple(s for s, run in zip(entry.seeds, entry.runs(), strict=True) if {entry.name, run.name} & {*names})
+        if wanted:
+            chosen.append(replace(entry, seeds=wanted))
+    there = {entry.name for entry in chosen}
+    return [entry if entry.begin_with in there else replace(entry, begin_with=None) for entry in chosen]
