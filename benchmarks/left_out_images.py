@@ -15,6 +15,7 @@ import os
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ EACH = 60  # images of a class
 
 
 def study(run: Path) -> dict[str, Any]:
-    """One run: figures before calibration, with temperatures, with biases, too; those of each decoder by itself."""
+    """One run: figures before calibration and after several kinds of it; those of each decoder by itself."""
     recipe = from_values(Recipe, json.loads((run / "recipe.json").read_text(encoding="utf-8")))
     data, network = load_data(recipe), load_model(str(run)).eval()
     images = left_out(recipe)
@@ -47,11 +48,12 @@ def study(run: Path) -> dict[str, Any]:
         return {name: round(value, 4) for name, value in found}
 
     held, seen = task_logits(network, data.holdout), task_logits(network, images)
-    fitted = {biased: fit_logits(network, held, data.holdout.labels, biased) for biased in (False, True)}
+    fit = partial(fit_logits, network, held, data.holdout.labels)
     ways = {
         "nothing": [[1.0, 0.0]] * network.partition.num_tasks,
-        "temperatures": fitted[False],
-        "temperatures and biases": fitted[True],
+        "one temperature": fit(biased=False, shared=True),
+        "a temperature each": fit(biased=False, shared=False),
+        "one temperature, a bias each": fit(biased=True, shared=True),
     }
     calibrated = {name: figures(network.fuse_with(seen, *torch.tensor(tasks).T)) for name, tasks in ways.items()}
     decoders = zip(seen, network.partition.output_maps, strict=True)

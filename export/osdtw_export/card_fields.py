@@ -194,11 +194,11 @@ def _calibration(results: Results, figures: dict[str, Any]) -> str:
         return f"{text}; the probabilities are those of training, nothing was fitted afterwards."
     fitted, (split, _) = results["calibration"], figures_of(results)
     before = fitted["before"][split]
-    what = (
-        "a temperature and a bias of each task were"
-        if any(b for _, b in fitted["tasks"])
-        else "the tasks' temperatures were"
-    )
+    temperatures, biased = {t for t, _ in fitted["tasks"]}, any(b for _, b in fitted["tasks"])
+    if len(temperatures) == 1:
+        what = "one temperature and a bias of each task were" if biased else "one temperature was"
+    else:
+        what = "a temperature and a bias of each task were" if biased else "the tasks' temperatures were"
     return (
         f"{text}, after {what} fitted on {fitted['images']:,} held-out images "
         f"(before: {figure(before['ece'], ' %')}, {figure(before['nll'])} nats)."

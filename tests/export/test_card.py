@@ -303,6 +303,20 @@ def test_a_users_run_is_carded_as_what_it_is():
     assert {result.dataset_split for result in shown.eval_results} == {"holdout"}
 
 
+@pytest.mark.parametrize(
+    ("tasks", "said"),
+    [
+        ([[1.2, 0.0], [0.9, 0.0]], "after the tasks' temperatures were fitted"),
+        ([[1.2, 0.1], [0.9, -0.1]], "after a temperature and a bias of each task were fitted"),
+        ([[1.2, 0.0], [1.2, 0.0]], "after one temperature was fitted"),
+        ([[1.2, 0.1], [1.2, -0.1]], "after one temperature and a bias of each task were fitted"),
+    ],
+)
+def test_a_card_says_what_calibration_fitted(tasks, said):
+    fitted = {"images": 7, "tasks": tasks, "before": {"test": {"ece": 12.34, "nll": 1.23}}}
+    assert said in card(RELEASE, results(calibration=fitted), TEMPLATE)
+
+
 def test_an_open_none_and_other_widths_are_told_apart_from_what_is_usual():
     costs = {"training_passes": {"joint": 4.5}, "inference_ratio": 1.375}
     usual = card(RELEASE, results(**costs), TEMPLATE)

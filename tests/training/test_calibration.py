@@ -80,6 +80,45 @@ def test_without_images_of_every_class_no_bias_is_fitted(network):
     assert all(temperature != 1 for temperature, _ in found)
 
 
+@pytest.fixture
+def opinions(tiny):
+    """A network whose tasks know every class, and logits of each that are right too surely, one more than the other."""
+    plan = {"shared_depth": 3, "task_weights": (0.5, 0.5)}
+    recipe = tiny(open_none=True, fusion="mean", **plan)
+    network = new_network(recipe, ClassPartition(TASKS, open_none=True)).eval()
+    labels = torch.arange(5).repeat(40)
+    right = torch.nn.functional.one_hot(labels, 5)
+    z = [scale * (right + torch.randn(len(labels), 5, dtype=torch.float64)) for scale in (3, 9)]
+    return network, [each.index_select(1, order.argsort()) for each, order in zip(z, orders(), strict=True)], labels
+
+
+def orders():
+    """Where a task's outputs have each class: its own first, the others in class order."""
+    return torch.tensor([[0, 1, 2, 3, 4], [2, 3, 4, 0, 1]])
+
+
+def test_opinions_on_every_class_share_a_temperature_that_changes_no_answer(opinions):
+    network, z, labels = opinions
+    answers = network.fuse(z).argmax(1)
+    network.set_calibration(fit_logits(network, z, labels, biased=False))
+    (first, second) = network.calibration
+    assert first == second
+    assert first[0] > 1.5
+    assert torch.equal(network.fuse(z).argmax(1), answers)
+    each = fit_logits(network, z, labels, biased=False, shared=False)
+    assert each[1][0] > 1.5 * each[0][0]
+
+
+def test_their_temperature_is_the_best_on_a_grid(opinions):
+    network, z, labels = opinions
+    mean = sum(each.index_select(1, order) for each, order in zip(z, orders(), strict=True)) / 2
+    grid = torch.linspace(-1, 3, 4001, dtype=torch.float64)
+    risk = [torch.nn.functional.cross_entropy(mean / t.exp(), labels) + t**2 / (2 * 0.5**2 * len(labels)) for t in grid]
+    best = grid[torch.stack(risk).argmin()].exp()
+    found = fit_logits(network, z, labels, biased=False)[0][0]
+    assert found == pytest.approx(float(best), rel=2e-3)
+
+
 def test_few_images_move_it_little(network):
     z, labels = made_up(network, 5)
     for temperature, bias in fit_logits(network, [each * 20 for each in z], labels):

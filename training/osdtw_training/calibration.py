@@ -1,4 +1,4 @@
-"""Temperature and group bias of every task, fitted on held-out images (Guo et al. 2017, per task)."""
+"""Temperatures and group biases of the tasks, fitted on held-out images (Guo et al. 2017)."""
 
 from __future__ import annotations
 
@@ -46,7 +46,12 @@ def task_logits(network: OsdtwNet, images: ImageSet, batch_size: int = 100) -> l
 
 
 def fit_logits(
-    network: OsdtwNet, logits: list[Tensor], labels: Tensor, biased: bool | None = None
+    network: OsdtwNet,
+    logits: list[Tensor],
+    labels: Tensor,
+    *,
+    biased: bool | None = None,
+    shared: bool | None = None,
 ) -> list[list[float]]:
     """Temperatures and biases of least fused cross-entropy, drawn towards 1 and 0.
 
@@ -54,30 +59,37 @@ def fit_logits(
     classes are held out more often, and some of the small ones not at all. Where a class has none the biases stay 0:
     those of its task that have some are larger ones, told better, and a bias that suits them costs the small ones.
 
+    Where the fused answer is a mean over the tasks, all share one temperature: it changes no answer, while one for each
+    would weigh the tasks against each other, and few held-out images say too little about that.
+
     Args:
         network: Says how logits are fused.
         logits: Uncalibrated logits of each task, shapes (N, n_k + 1).
         labels: Classes, shape (N,).
         biased: Whether biases are fitted; by default where every class has images.
+        shared: Whether one temperature serves all tasks; by default where their mean is the answer.
 
     Returns:
         Per task [temperature, group bias].
     """
     z, weights = [each.double() for each in logits], image_weights(network, labels)
     biased = len(labels.unique()) == network.num_classes if biased is None else biased
-    free = torch.zeros(2, len(z), dtype=torch.float64, requires_grad=True)  # log-temperatures, biases
-    solver = torch.optim.LBFGS([free], max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
+    shared = network.fusion == "mean" if shared is None else shared
+    log_temperatures = torch.zeros(1 if shared else len(z), dtype=torch.float64, requires_grad=True)
+    biases = torch.zeros(len(z), dtype=torch.float64, requires_grad=True)
+    free = [log_temperatures, biases]
+    solver = torch.optim.LBFGS(free, max_iter=200, line_search_fn="strong_wolfe", tolerance_grad=1e-9)
 
     def loss() -> Tensor:
         solver.zero_grad()
-        scores = network.fuse_with(z, free[0].exp(), free[1] * biased)
+        scores = network.fuse_with(z, log_temperatures.exp().expand(len(z)), biases * biased)
         likelihood = (weights * torch.nn.functional.cross_entropy(scores, labels, reduction="none")).sum()
-        value = likelihood + free.square().sum() / (2 * PRIOR_SCALE**2 * len(labels))
+        value = likelihood + torch.cat(free).square().sum() / (2 * PRIOR_SCALE**2 * len(labels))
         value.backward()
         return value
 
     solver.step(loss)
-    return torch.stack([free[0].exp(), free[1]], 1).tolist()
+    return torch.stack([log_temperatures.exp().expand(len(z)), biases], 1).tolist()
 
 
 def image_weights(network: OsdtwNet, labels: Tensor) -> Tensor:

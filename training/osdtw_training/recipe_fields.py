@@ -106,8 +106,8 @@ class RecipeFields:
     none_clip: float = 10.0
     """"none" weights are clipped at this multiple of their median."""
     calibrate: bool = False
-    """Fit a temperature per task on the held-out images, and a group bias where every class has some; they are saved
-    with the network."""
+    """Fit a temperature per task (one of all where fusion is "mean") on the held-out images, and a group bias where
+    every class has some; they are saved with the network."""
     shared_depth: int | None = None
     """Shared blocks; none = the search decides."""
     task_weights: tuple[float, ...] | None = None
