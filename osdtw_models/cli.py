@@ -103,7 +103,7 @@ def _evaluate(argv: list[str]) -> None:
     print(f"{options.source} on {len(images)} {options.split} images of {options.data}")
     for name, value in figures.items():
         unit = "nats" if name == "nll" else "%"
-        print(f"  {name:<12}{value:8.2f} {unit}")
+        print(f"  {name:<12}{'       -' if math.isnan(value) else f'{value:8.2f} {unit}'}")  # a group without classes
 
 
 if __name__ == "__main__":

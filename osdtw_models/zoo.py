@@ -58,6 +58,7 @@ default_cfgs = generate_default_cfgs(
         "osdtw_resnet20": _cifar(),
         "osdtw_resnet32.cifar100_lt_if100": _cifar("osdtw_resnet32.cifar100_lt_if100"),
         "osdtw_resnet32.cifar100_lt_if50": _cifar("osdtw_resnet32.cifar100_lt_if50"),
+        "osdtw_resnet32.cifar100_lt_if10": _cifar("osdtw_resnet32.cifar100_lt_if10"),
         "osdtw_resnet32_w64": _cifar(),
         "osdtw_resnet44": _cifar(),
         "osdtw_resnet56": _cifar(),

@@ -60,7 +60,7 @@ def test_training_images_must_be_asked_for(run, capsys):
     assert json.loads(capsys.readouterr().out)["images"] == 1197
 
 
-def test_an_empty_group_is_still_json(tmp_path, capsys):
+def test_an_empty_group_is_a_dash_and_still_json(tmp_path, capsys):
     saved(tmp_path / "run", [500] * 10)
 
     def refuse(word):
@@ -68,6 +68,10 @@ def test_an_empty_group_is_still_json(tmp_path, capsys):
 
     assert evaluate([str(tmp_path / "run"), "--data", "digits", "--json"]) == 0
     json.loads(capsys.readouterr().out, parse_constant=refuse)
+    assert evaluate([str(tmp_path / "run"), "--data", "digits"]) == 0
+    out = capsys.readouterr().out
+    assert "nan" not in out
+    assert "  few                -\n" in out
 
 
 @pytest.mark.parametrize(
