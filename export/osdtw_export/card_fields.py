@@ -33,7 +33,7 @@ OPEN = (
 )
 UNKNOWN_DATA = "Of the data nothing is known here but the name and the numbers of images."
 NO_PEERS = "No other method was run at the same cost on the same images."
-SAME_COST = 0.01
+SAME_COST = 0.01  # two costs of training that differ by no more than this part are the same
 LEAST = "Of all plans looked at, this one has the least sum of encoder variance, encoder bias and decoder variance."
 LEVEL = "The level of the search's proxy was not calibrated by replicates, which favours sharing."
 
