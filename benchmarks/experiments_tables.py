@@ -24,11 +24,11 @@ def render(root: Path) -> dict[Path, str]:
     """The document with its tables made anew, by path."""
     path = root / "docs" / "experiments.md"
     study = json.loads((root / "benchmarks" / "studies" / "left_out_images.json").read_text(encoding="utf-8"))
-    text = between(path.read_text(encoding="utf-8"), "group_bias", group_bias(study))
+    text = between(path.read_text(encoding="utf-8"), "calibration", calibration(study))
     return {path: between(text, "alone", alone(study))}
 
 
-def group_bias(study: dict[str, Any]) -> str:
+def calibration(study: dict[str, Any]) -> str:
     """What calibration does."""
     runs = [run["calibration"] for run in study["runs"]]
     rows = [[way, *means([run[way] for run in runs])] for way in runs[0]]

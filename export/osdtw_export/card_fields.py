@@ -8,17 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from osdtw_export.public_data import DATA_SETS
-from osdtw_export.results import (
-    GROUPS,
-    METHODS,
-    Results,
-    figure,
-    hardware_words,
-    header,
-    row,
-    train_command,
-    training_cost,
-)
+from osdtw_export.results import GROUPS, METHODS, Results, command_of, cost_of, figure, hardware_words, header, row
 
 PLANS = {
     "search": "found by the search",
@@ -65,7 +55,7 @@ def template_fields(
         "data": data,
         "data_title": known.title if known else data,
         "data_name": data_name(results),
-        "train_command": train_command(results),
+        "train_command": command_of(results),
         "num_classes": len(counts),
         "largest": max(counts),
         "smallest": min(counts),
@@ -210,12 +200,12 @@ def _peers(results: Results, others: Mapping[str, Results]) -> Iterator[str]:
     same = ("model", "data", "imbalance_factor", "seed", "class_counts", "training_counts")
     for _, other in sorted(others.items()):
         alike = other["method"] != results["method"] and all(other[key] == results[key] for key in same)
-        if alike and math.isclose(training_cost(other), training_cost(results), rel_tol=SAME_COST):
+        if alike and math.isclose(cost_of(other), cost_of(results), rel_tol=SAME_COST):
             shown = ("overall", *GROUPS, "ece")
             figures = ", ".join(f"{header(key)} {figure(other['test'][key], ' %')}" for key in shown)
             yield (
                 f"On the same images and at the same cost of training, {METHODS[other['method']]} reaches {figures} "
-                f"(`{train_command(other)}`)."
+                f"(`{command_of(other)}`)."
             )
 
 
@@ -255,8 +245,7 @@ def _cost(results: Results, arguments: Mapping[str, Any]) -> str:
         f"({hardware_words(results['hardware'])}). Passes compare runs, hours do not."
     )
     if "training_passes" in results:
-        passes = f"{training_cost(results):.1f}"
-        text += f" In multiply-adds of the {plain}, statistics counted: {passes} passes."
+        text += f" In multiply-adds of the {plain}, statistics counted: {cost_of(results):.1f} passes."
     if "inference_ratio" in results:
         text += f" A prediction takes {results['inference_ratio']:.2f} times the multiply-adds of the {plain}."
     return text

@@ -79,9 +79,9 @@ def render(root: Path) -> dict[Path, str]:
 
 def _others(root: Path, releases: Mapping[str, Results]) -> dict[str, Results]:
     """The committed runs of the architectures that are released, but for the released ones themselves."""
-    models, released = {run["model"] for run in releases.values()}, [run["test"] for run in releases.values()]
+    models, released = ([run.get(key) for run in releases.values()] for key in ("model", "test"))
     runs = read_all(root / "benchmarks" / "results")
-    return {name: run for name, run in runs.items() if run["model"] in models and run["test"] not in released}
+    return {name: run for name, run in runs.items() if run.get("model") in models and run.get("test") not in released}
 
 
 if __name__ == "__main__":

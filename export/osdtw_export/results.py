@@ -71,12 +71,12 @@ def read_all(folder: Path) -> dict[str, Results]:
     return {file.relative_to(folder).with_suffix("").as_posix(): read(file) for file in folder.rglob("*.json")}
 
 
-def training_cost(results: Results) -> float:
+def cost_of(results: Results) -> float:
     """Passes of the plain backbone in multiply-adds; older results state the passes alone."""
     return float(sum(results["training_passes"].values()) if "training_passes" in results else results["passes"])
 
 
-def train_command(results: Results) -> str:
+def command_of(results: Results) -> str:
     """What trains such a network again; older results do not state the options."""
     data = "" if results["data"] in DATA_SETS else f" --data {Path(results['data']).name}"
     return str(results.get("command") or f"osdtw-train {results['recipe']}{data}")

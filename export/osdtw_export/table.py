@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from osdtw_export.results import (
-    GROUPS,
-    METHODS,
-    Results,
-    figure,
-    hardware_words,
-    header,
-    incomplete,
-    row,
-    train_command,
-)
+from osdtw_export.results import GROUPS, METHODS, Results, command_of, figure, hardware_words, header, incomplete, row
 
 MARKS = ("<!-- results -->", "<!-- /results -->")
 COLUMNS = ("overall", *GROUPS, "head", "tail", "nll", "ece")
@@ -72,5 +62,5 @@ def _cells(results: Results, mark: str) -> list[str]:
         *(figure(test.get(column) if column in ("head", "tail") else test[column]) for column in COLUMNS),
         str(results["seed"]),
         f"{results['training_hours']:.2f}",
-        f"`{train_command(results)}`",
+        f"`{command_of(results)}`",
     ]

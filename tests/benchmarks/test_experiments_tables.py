@@ -23,7 +23,7 @@ def test_a_row_is_the_mean_of_the_runs():
         for name, seed, overall in (("mine", 0, 10.0), ("mine_seed1", 1, 13.0))
     ]
     study = {"runs": runs, "hardware": {"processor": "a processor"}, "date": "2026-11-25", "command": "a command"}
-    text = experiments_tables.group_bias(study)
+    text = experiments_tables.calibration(study)
     assert "| nothing | 11.50 | 20.00 | 30.00 | 40.00 | 5.00 | 1.00 |" in text
     text += experiments_tables.alone(study)
     assert "| decoder 1 alone | 10.00 | 20.00 | 30.00 | 40.00 | 5.00 | 1.00 |\n| fused | 11.50 |" in text

@@ -102,6 +102,15 @@ def test_every_release_has_a_card():
     assert cards == {path.parent.name for path in (ROOT / "osdtw_models" / "weights").glob("*/results.json")}
 
 
+def test_the_list_of_the_released_networks_has_their_results():
+    """They are kept twice: with the weights, and beside the runs that they are compared with."""
+    listed = [json.loads(file.read_text()) for file in (ROOT / "benchmarks/results/cifar100_lt_strong").glob("*.json")]
+    for file in (ROOT / "osdtw_models" / "weights").glob("*/results.json"):
+        released = json.loads(file.read_text())
+        same = [run for run in listed if {**run, **released} == run]
+        assert len(same) == 1, f"{file} is not among the results of cifar100_lt_strong"
+
+
 def test_template_holds_no_number_but_the_papers():
     assert set(re.findall(r"\d[\d.]*\d|\d", TEMPLATE)) == {"2605.24969", "2026"}
 

@@ -45,3 +45,17 @@ def test_where_files_lie_is_not_told():
     fields = {"data": "/home/me/my birds", "data_dir": "/home/me", "class_weights": "/home/me/weights.csv"}
     command = train_command(changed(read_recipe("small_images"), fields))
     assert command == "osdtw-train small_images --data 'my birds' --class-weights weights.csv"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("~/birds", "birds"),
+        ("../acme/birds", "birds"),
+        ("lists/train.csv", "train.csv"),
+        ("torch/mnist", "torch/mnist"),
+    ],
+)
+def test_data_are_told_as_they_are_called(data, said):
+    recipe = changed(read_recipe("small_images"), {"data": data})
+    assert train_command(recipe) == f"osdtw-train small_images --data {said}"

@@ -122,12 +122,7 @@ def _main(argv: list[str]) -> None:
     from osdtw_training.benchmark_figures import draw
 
     title, listed = read_list(options.list)
-    entries = listed
-    if options.only:
-        try:
-            entries = select(listed, options.only)
-        except ValueError as error:
-            raise ValueError(f"{options.list} has {error}") from error
+    entries = select(listed, options.only) if options.only else listed
     results = options.results or options.list.parent / "results" / options.list.stem
     words = ["--data-dir", str(Path(options.data_dir).resolve())] if options.data_dir else []
     if not options.table:

@@ -131,7 +131,7 @@ def select(entries: Sequence[Entry], names: Collection[str]) -> list[Entry]:
     """
     unknown = set(names) - {name for entry in entries for name in (entry.name, *(run.name for run in entry.runs()))}
     if unknown:
-        raise ValueError(f"no run {min(unknown)!r}; it has {', '.join(entry.name for entry in entries)}.")
+        raise ValueError(f"The list has no run {min(unknown)!r}; it has {', '.join(entry.name for entry in entries)}.")
     chosen = []
     for entry in entries:
         wanted = tuple(s for s, run in zip(entry.seeds, entry.runs(), strict=True) if {entry.name, run.name} & {*names})

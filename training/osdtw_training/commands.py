@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from osdtw_models.sources.timm_names import is_timm_name
 from osdtw_training.recipe import Recipe
 from osdtw_training.recipe_files import packaged_recipes, read_recipe
 
@@ -48,4 +49,5 @@ def _word(value: Any) -> str:
     """A value as the command line takes it."""
     if isinstance(value, float):
         return str(value).removesuffix(".0")
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else str(value)
+    called = Path(value).name if isinstance(value, str) and not is_timm_name(value, None) else ""
+    return called or str(value)
