@@ -51,6 +51,7 @@ def test_a_list_is_trained_once_and_shares_first_stages(place, capsys):
     assert first[0] == first[1]
     assert results["means"]["training_hours"] == results["plain"]["training_hours"]  # counted for both
     page = (place / "list.md").read_text().splitlines()
+    assert sum("1 thread, float32 forward pass, 20" in line for line in page) == 1
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page if line.startswith("| ")]
     assert [len(row) for row in rows] == [len(rows[0])] * 3
     best = max(results.values(), key=lambda found: found["test"]["overall"])

@@ -134,7 +134,8 @@ def _figure(found: Sequence[Mapping[str, Any]], name: str) -> str:
 
 def _hardware(found: dict[str, Any]) -> str:
     known = found["hardware"]
-    return f"{known['processor']}, {known['threads']} thread, {known['amp']} forward pass, {found['date']}"
+    precision = "float32" if known["amp"] == "none" else known["amp"]
+    return f"{known['processor']}, {known['threads']} thread, {precision} forward pass, {found['date']}"
 
 
 def _row(cells: Sequence[str]) -> str:

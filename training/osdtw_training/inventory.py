@@ -13,6 +13,7 @@ from osdtw_models.tables import write_table
 from osdtw_training import distributed
 from osdtw_training.class_weights import class_weights
 from osdtw_training.data import LongTailedData
+from osdtw_training.provenance import has_bfloat16
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
 
@@ -50,6 +51,8 @@ def announce(recipe: Recipe, data: LongTailedData, partition: ClassPartition) ->
         )
     else:
         print(f"Method: {recipe.method}, {recipe.passes()} passes")
+    if recipe.amp == "bfloat16" and recipe.device == "cpu" and not has_bfloat16():
+        print("This processor has no bfloat16 instructions and emulates them slowly: --amp none is faster here")
 
 
 def list_images(recipe: Recipe, run: Run, data: LongTailedData) -> None:
