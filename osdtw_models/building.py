@@ -39,6 +39,8 @@ def build(name: str, backbone: Backbone, pretrained: bool, levels: int, **kwargs
     """
     if kwargs.pop("backbone_pretrained", False):
         raise ValueError(f"timm has no weights of the backbone of {name}; start from scratch.")
+    if hasattr(kwargs.get("task_classes"), "tolist"):  # of arrays, too
+        kwargs["task_classes"] = kwargs["task_classes"].tolist()
     if kwargs.get("class_counts") is not None:
         kwargs["class_counts"] = checked_counts(kwargs["class_counts"])  # an array compares element-wise
     if "num_classes" not in kwargs:  # who says how often each class is, or which task it is in, has said how many

@@ -63,17 +63,17 @@ def _evaluate(argv: list[str]) -> None:
         raise ValueError(f"--batch-size is {options.batch_size}; it must be at least 1.")
 
     import torch
-    from timm.data import resolve_model_data_config
 
     from osdtw_models.datasets import read_images
     from osdtw_models.evaluation import evaluate_logits, predict_images
     from osdtw_models.load import load_model
+    from osdtw_models.predict import preparation
     from osdtw_models.prior import resolve_prior, under_prior
     from osdtw_models.soundness import named
     from osdtw_models.sources.lists import Lists
 
     model = load_model(options.source)
-    cfg = resolve_model_data_config(model)
+    cfg = preparation(model)
     labels = model.pretrained_cfg.get("label_names")
     fitting = (cfg["input_size"][-1], options.data_dir, cfg["crop_pct"], cfg["interpolation"])
     known = {"broken": options.broken, "lists": Lists(options.test_list, options.val_list), "class_names": labels}
@@ -96,7 +96,7 @@ def _evaluate(argv: list[str]) -> None:
     logits = torch.from_numpy(under_prior(logits.numpy(), prior))
     figures = dict(evaluate_logits(logits, images.labels, model.partition, model.class_counts))
     if options.json:
-        known = {name: None if math.isnan(value) else value for name, value in figures.items()}
+        known = {name: value if math.isfinite(value) else None for name, value in figures.items()}
         read = {"images": len(images), "broken_images_left_out": len(images.left_out)}
         print(json.dumps({"source": options.source, "data": options.data, **read, **known}))
         return

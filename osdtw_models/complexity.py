@@ -43,8 +43,8 @@ class _Part:
 def cost(model: OsdtwNet, shared_depth: int | None = None, img_size: int | None = None) -> Cost:
     """Cost of a network at its own shared depth or at another one.
 
-    Multiply-adds are those of convolutions and linear layers, as torch's own counter has them; the plain backbone is
-    the same blocks once, of the same widths, with one classifier over all classes and no "none".
+    Multiply-adds are those of convolutions, linear layers and attention, as torch's own counter has them; the plain
+    backbone is the same blocks once, of the same widths, with one classifier over all classes and no "none".
 
     Args:
         model: The network; it is neither run nor changed.
@@ -97,10 +97,10 @@ def costs(model: OsdtwNet, img_size: int | None = None) -> list[Cost]:
 @torch.no_grad()
 def _parts(model: OsdtwNet, img_size: int | None) -> tuple[list[_Part], list[_Part], _Part]:
     """Every block, what follows them in every task, and in the plain backbone, on the meta device."""
-    size = img_size or getattr(model, "pretrained_cfg", {}).get("input_size", (3, 32, 32))[-1]
+    size = (img_size, img_size) if img_size else getattr(model, "pretrained_cfg", {}).get("input_size", (3, 32, 32))[1:]
     shapes = copy.deepcopy(model).to("meta").eval()
     weight = next(shapes.parameters())
-    x = torch.empty(1, model.in_chans, size, size, device="meta", dtype=weight.dtype)
+    x = torch.empty(1, model.in_chans, *size, device="meta", dtype=weight.dtype)
     blocks = []
     for block in [*shapes.encoder, *shapes.branches[0].block_list()]:
         part, x = _count(block, x)

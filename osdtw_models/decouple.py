@@ -38,8 +38,8 @@ def decouple(
         The network, in the model's mode, where the model is; saved and loaded as "osdtw_timm".
 
     Raises:
-        ValueError: If the blocks of such a model cannot be listed, timm's factory did not make it, or the tasks do not
-            fit its classes.
+        ValueError: If the blocks of such a model cannot be listed, timm's factory did not make it, or made it with
+            what no config can hold, or the tasks do not fit its classes.
     """
     source: Any = model
     if not (hasattr(source, "pretrained_cfg") and hasattr(source, "_traits")):
@@ -61,7 +61,8 @@ def decouple(
         for classes, classifier in zip(network.partition.tasks, network.get_classifier(), strict=True):
             _take_rows(classifier, rows, list(classes))
     config = {key: value for key, value in source.pretrained_cfg.items() if key != "first_conv"}
-    named = {"architecture": "osdtw_timm", "tag": "", "num_classes": source.num_classes}
+    # Images are cropped in their centre here: one way for the network, its exported file and the browser.
+    named = {"architecture": "osdtw_timm", "tag": "", "num_classes": source.num_classes, "crop_mode": "center"}
     classifiers = tuple(f"decoders.{k}.classifier" for k in network.tasks)
     network.pretrained_cfg = {**config, **named, "classifier": classifiers}
     network._traits = {**source._traits, **network._traits}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import signal
 import sys
 import threading
@@ -53,6 +54,8 @@ def run_door(prog: str, act: Callable[[list[str]], None], argv: Sequence[str] | 
         FloatingPointError: Likewise.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # an old console's code page lacks letters that file names have
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _stoppable():
             act(arguments)

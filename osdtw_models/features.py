@@ -84,7 +84,8 @@ class FeatureLevels(nn.Module):
         for index in wanted:
             reduction = self.feature_info[index]["reduction"]
             found = maps[self.level_block(index)]
-            image = self.layout.maps(found, height // reduction, width // reduction, self.prefix_tokens)
+            # Upwards: where sides are no multiples, backbones of tokens pad.
+            image = self.layout.maps(found, -(-height // reduction), -(-width // reduction), self.prefix_tokens)
             taken.append(image if output_fmt == "NCHW" else image.flatten(2).mT)
         return taken if intermediates_only else (x, taken)
 

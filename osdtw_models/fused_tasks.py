@@ -50,8 +50,18 @@ class FusedTasks(nn.Module):
         return self._fused(self._scaled(outputs))
 
     def calibrated(self, outputs: list[Tensor]) -> list[Tensor]:
-        """The tasks' logits as they are fused: with the temperature and group bias of each, if there are any."""
-        return self.close(self._scaled(outputs))
+        """The tasks' logits as they are fused: with the temperature, group bias and offsets of each, if there are any.
+
+        Args:
+            outputs: What `OsdtwNet.forward_outputs` gives.
+
+        Returns:
+            Logits whose softmax is each task's posterior, "none" included, as it is in training (theory.md Prop 8).
+        """
+        closed, offsets = self.close(self._scaled(outputs)), self.logit_offsets
+        if offsets is None:
+            return closed
+        return [logits + own.to(logits.dtype) for logits, own in zip(closed, offsets, strict=True)]
 
     def close(self, outputs: list[Tensor]) -> list[Tensor]:
         """The tasks' logits from what their classifiers give: the same, unless "none" is open."""

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from timm.layers import SelectAdaptivePool2d
 from timm.models import checkpoint_seq
 from torch import Tensor, nn
@@ -100,6 +99,7 @@ class OsdtwNet(FeatureLevels, FusedTasks, TimmProtocol):
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.drop_rate = drop_rate
+        self.head_drop = nn.Dropout(drop_rate)
         self.shared_depth = depth
         self.fusion = fusion
         self.grad_checkpointing = False
@@ -211,7 +211,7 @@ class OsdtwNet(FeatureLevels, FusedTasks, TimmProtocol):
         """Outputs of one task from the shared feature maps, shape (B, n_k + 1) or (B, C)."""
         decoder = self.branches[task]
         pooled = decoder.neck(self.global_pool(self._decode(decoder, shared)))
-        return decoder.classifier(F.dropout(pooled, self.drop_rate, self.training))
+        return decoder.classifier(self.head_drop(pooled))
 
     def _decode(self, decoder: Decoder, shared: Tensor) -> Tensor:
         if self.grad_checkpointing:
@@ -223,7 +223,7 @@ class OsdtwNet(FeatureLevels, FusedTasks, TimmProtocol):
         return [decoder.neck(parts[k]) for k, decoder in enumerate(self.branches)]  # torch.fx cannot zip
 
     def _classify(self, features: list[Tensor]) -> list[Tensor]:
-        kept = [F.dropout(each, self.drop_rate, self.training) for each in features]
+        kept = [self.head_drop(each) for each in features]
         return [decoder.classifier(kept[k]) for k, decoder in enumerate(self.branches)]
 
     # -- timm's protocol -------------------------------------------------------------------------------------
@@ -240,19 +240,21 @@ class OsdtwNet(FeatureLevels, FusedTasks, TimmProtocol):
             global_pool: New pooling; None keeps the present one.
 
         Raises:
-            ValueError: If there are fewer classes than decoders, or the pooling does not fit.
+            ValueError: If there are fewer classes than decoders, or no decoders any more, or the pooling does not fit.
         """
         wanted = self.global_pool.pool_type if global_pool is None else global_pool
         pool = make_pool(wanted, num_classes, self.layout, self.prefix_tokens)
         weight = next(self.parameters())
         if num_classes:
+            if not len(self.decoders):
+                raise ValueError("This network was cut down to its encoder; create it anew to give it classes.")
             self._set_tasks(self.partition.renewed(num_classes), weight.device)
             self._register_offsets(None)
             self.set_calibration(None)
         self.global_pool = pool
         self.num_classes = num_classes
         self.class_counts = None
-        for decoder, outputs in zip(self.branches, self.partition.output_sizes, strict=True):
+        for decoder, outputs in zip(self.branches, self.partition.output_sizes, strict=bool(len(self.decoders))):
             decoder.classifier = nn.Identity()
             if num_classes:
                 place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}

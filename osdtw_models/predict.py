@@ -61,6 +61,28 @@ class Classifier(Protocol):
         """Fused logits (B, classes), then the logits of every task, "none" last."""
 
 
+def preparation(model: OsdtwNet) -> dict[str, Any]:
+    """What images must be like for a network.
+
+    Args:
+        model: The network.
+
+    Returns:
+        As timm's ``resolve_model_data_config`` tells it.
+
+    Raises:
+        ValueError: If it does not take square RGB images, or has no classes.
+    """
+    data: dict[str, Any] = resolve_model_data_config(model)
+    channels, height, width = data["input_size"]
+    if model.in_chans != 3 or channels != 3 or height != width or not model.num_classes:
+        raise ValueError(
+            f"This network takes {model.in_chans} x {height} x {width} and knows {model.num_classes} classes; "
+            "images are classified by networks that take square RGB images and have classes."
+        )
+    return data
+
+
 class TorchClassifier:
     """A network as a `Classifier`.
 
@@ -73,13 +95,7 @@ class TorchClassifier:
 
     def __init__(self, model: OsdtwNet) -> None:
         self.model = model
-        names, data = model.pretrained_cfg.get("label_names"), resolve_model_data_config(model)
-        channels, height, width = data["input_size"]
-        if model.in_chans != 3 or channels != 3 or height != width or not model.num_classes:
-            raise ValueError(
-                f"This network takes {model.in_chans} x {height} x {width} and knows {model.num_classes} classes; "
-                "images are classified by networks that take square RGB images and have classes."
-            )
+        names, data = model.pretrained_cfg.get("label_names"), preparation(model)
         self.label_names: list[str] | None = list(names) if names else None
         self.task_classes = model.partition.to_lists()
         self.class_counts: Sequence[int] | None = model.class_counts
@@ -92,10 +108,10 @@ class TorchClassifier:
     @torch.inference_mode()
     def outputs(self, images: Pixels) -> list[Array]:
         """Fused logits (B, classes), then the logits of every task, "none" last, from pixels (B, H, W, C)."""
-        device = self.model.class_position.device
+        weight = next(self.model.parameters())
         floats = np.stack([preprocess(image, self) for image in images])
-        tasks = self.model.forward_outputs(torch.from_numpy(floats).to(device))
-        return [logits.cpu().numpy() for logits in (self.model.fuse(tasks), *self.model.calibrated(tasks))]
+        tasks = self.model.forward_outputs(torch.from_numpy(floats).to(weight))
+        return [logits.float().cpu().numpy() for logits in (self.model.fuse(tasks), *self.model.calibrated(tasks))]
 
 
 @dataclass(frozen=True)
@@ -248,7 +264,7 @@ def image_files(paths: Sequence[str | Path]) -> list[Path]:
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+            found = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES and f.is_file())
             if not found:
                 raise FileNotFoundError(f"No image in {path}; images end in {', '.join(IMAGE_SUFFIXES)}.")
             files.extend(found)

@@ -76,7 +76,7 @@ def resolve_prior(
     if not file.is_file():
         raise FileNotFoundError(f"There is no prior {wanted!r}; choose balanced, training, or a file of weights.")
     try:
-        return _read(file.read_text(encoding="utf-8"), label_names)
+        return _read(file.read_text(encoding="utf-8-sig"), label_names)
     except (ValueError, TypeError, RecursionError, OverflowError, csv.Error) as error:
         raise ValueError(
             f"{file} is no prior ({error}); give a JSON list, one number a line, or lines of label,weight."

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from timm.layers import BatchNormAct2d, DropPath
 from torch import nn
-from torch.fx import symbolic_trace
+from torch.fx import GraphModule, Tracer
 
 from osdtw_models.backbone import block_number
 from osdtw_models.partition import ClassPartition
+
+
+class _Tracer(Tracer):
+    """Traces all but what does something else in training: a traced branch would stay the one of the traced mode."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, BatchNormAct2d | DropPath) or super().is_leaf_module(m, module_qualified_name)
 
 
 class TimmProtocol(nn.Module):
@@ -60,7 +68,7 @@ class TimmProtocol(nn.Module):
 
     def __prepare_scriptable__(self) -> nn.Module:
         """What ``torch.jit.script`` compiles: the traced graph; decoders of varying length are not TorchScript."""
-        traced = symbolic_trace(self)
+        traced = GraphModule(self, _Tracer().trace(self))
         for node in traced.graph.nodes:
             node.type = None  # annotations are strings here, which TorchScript cannot read; all are tensors anyway
         traced.recompile()

@@ -21,6 +21,7 @@ from timm.models import build_model_with_cfg
 
 from osdtw_models.doors import first_line
 from osdtw_models.names import check_class_names
+from osdtw_models.network import OsdtwNet
 from osdtw_models.pixels import LEAST_CROP, MAX_SIDE
 
 FAMILY = "osdtw_"
@@ -32,6 +33,8 @@ FACTORY = {
     for name, parameter in inspect.signature(factory).parameters.items()
     if parameter.kind is not parameter.VAR_KEYWORD
 } | {"features_only", "pruned", "device", "dtype"}
+# What a saved network may ask of its entry point: the network's own arguments, and those that say what is cut.
+OWN = {"backbone", "backbone_args", "widths", *inspect.signature(OsdtwNet).parameters} - {"device", "dtype"}
 REPEATED = ("depth", "depths", "layers", "num_layers", "block_args")  # how many blocks a network has
 
 
@@ -84,6 +87,9 @@ def read_config(file: Path) -> dict[str, Any]:
     foreign = sorted(FACTORY & {*arguments, *own})
     if foreign:
         raise ValueError(f"{file} asks timm's factory for {foreign[0]!r}, which is no part of a network; take it out.")
+    unknown = sorted(arguments.keys() - OWN)
+    if unknown:
+        raise ValueError(f"{file} has the argument {unknown[0]!r}, which OSDTW networks do not have; take it out.")
     backbone = arguments.get("backbone")
     if backbone is not None and not (isinstance(backbone, str) and timm.is_model(backbone)):
         raise ValueError(f"{file} names the backbone {backbone!r}, which timm does not know.")
@@ -172,6 +178,10 @@ def check_preparation(cfg: Mapping[str, Any], num_classes: int, file: Path) -> N
         check_class_names(names, file)
     if not (_is_list(size, int) and len(size) == 3 and all(0 < side <= MAX_SIDE for side in size)):
         raise ValueError(f"{file} has the input_size {size!r}; give channels, height and width, at most {MAX_SIDE}.")
+    if cfg.get("crop_mode") not in (None, "center"):
+        raise ValueError(
+            f'{file} has the crop_mode {cfg["crop_mode"]!r}; images are cropped in their centre: "center".'
+        )
     for name in ("mean", "std"):
         values: Any = cfg.get(name)
         if not (_is_list(values, int | float) and len(values) == size[0] and all(map(math.isfinite, values))):

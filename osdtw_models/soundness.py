@@ -133,7 +133,10 @@ def _reason(file: Path) -> str:
 
 
 def _name(file: Path, source: Path) -> str:
-    return os.path.relpath(file, source)
+    try:
+        return os.path.relpath(file, source)
+    except ValueError:  # Windows: on another drive than the list
+        return os.path.abspath(file)
 
 
 def _stamp(file: Path) -> Stamp | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -103,8 +104,23 @@ class GivenBackbone:
         return cut(copy.deepcopy(self.model).to(device=device, dtype=dtype))
 
     def model_args(self) -> dict[str, Any]:
-        """timm's name of the model and the arguments that it was created with."""
+        """What `osdtw_timm` must be told to build such a model again.
+
+        Returns:
+            timm's name of the model and the arguments that it was created with.
+
+        Raises:
+            ValueError: If one of them is no value of JSON, such as a class of layers.
+        """
         told: dict[str, Any] = getattr(self.model, "_model_args", {})
         own = {name: value for name, value in told.items() if name not in ("num_classes", "in_chans", "img_size")}
+        for name, value in own.items():
+            try:
+                json.dumps(value)
+            except TypeError as error:
+                raise ValueError(
+                    f"The model was created with {name}={value!r}, which no config.json can hold; create it by names "
+                    f'and numbers, as in act_layer="gelu".'
+                ) from error
         backbone = {"backbone": self.model.pretrained_cfg["architecture"]}
         return {**backbone, "backbone_args": own} if own else backbone

@@ -28,7 +28,7 @@ from osdtw_export.metadata import Metadata
 
 IMAGES = 512
 BATCH = 64
-# The rest, above all the fusion of the tasks, stays in float32.
+# The rest stays in float32, above all the fusion of the tasks, but for what it adds.
 OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool"]
 
 

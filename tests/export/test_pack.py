@@ -177,7 +177,9 @@ def test_decoders_of_different_lengths_are_not_packed(longer):
 
 
 @torch.no_grad()
-def test_large_logits_may_differ_by_what_rounding_makes_of_them():
+def test_large_logits_may_differ_by_what_rounding_makes_of_them(monkeypatch):
+    exact = Packed.forward  # some processors round alike in both
+    monkeypatch.setattr(Packed, "forward", lambda self, x: [logits * (1 + 1e-6) for logits in exact(self, x)])
     model, images = folded(cifar(shared_depth=3), torch.randn(2, 3, 32, 32)), torch.randn(2, 3, 32, 32)
     for branch in model.branches:
         branch.classifier.weight *= 1e5

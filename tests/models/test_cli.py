@@ -74,6 +74,17 @@ def test_an_empty_group_is_a_dash_and_still_json(tmp_path, capsys):
     assert "  few                -\n" in out
 
 
+def test_a_prior_that_rules_classes_out_is_still_json(run, tmp_path, capsys):
+    (tmp_path / "prior").write_text("\n".join(["0", *["1"] * 9]))
+    assert evaluate(["run", "--data", "digits", "--json", "--prior", "prior"]) == 0
+    assert json.loads(capsys.readouterr().out, parse_constant=pytest.fail)["nll"] is None
+
+
+def test_a_network_of_gray_images_is_refused_in_one_sentence(tmp_path, capsys):
+    save_for_hf(create_model("osdtw_resnet14", num_classes=10, in_chans=1), tmp_path / "gray", safe_serialization=True)
+    assert "square RGB images" in refusal(capsys, str(tmp_path / "gray"), "--data", "digits")
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

@@ -41,6 +41,11 @@ def test_the_networks_own_depth_and_size_are_meant_if_nothing_is_said():
     assert cost(model, img_size=64)["multiply_adds"]["total"] == counted(model, 64)[0]
 
 
+def test_images_need_not_be_square():
+    model = create_model("osdtw_resnet14", num_classes=10, pretrained_cfg_overlay={"input_size": (3, 64, 32)})
+    assert cost(model)["multiply_adds"]["shared"] == 2 * cost(model, img_size=32)["multiply_adds"]["shared"]
+
+
 def test_a_network_of_one_task_is_the_plain_backbone():
     model = create_model("osdtw_resnet14", num_classes=5, task_classes=[list(range(5))])
     assert [row["ratio"] for row in costs(model)] == [1.0] * 8

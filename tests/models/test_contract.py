@@ -199,3 +199,11 @@ def test_its_words_state_the_default_depth(name):
     words = timm.model_entrypoint(name).__doc__
     assert f"{net.num_blocks} blocks, {net.shared_depth} shared by default" in words
     assert net.fusion == "raw"
+
+
+def test_maps_of_padded_images_have_the_sides_that_timm_gives_them():
+    sizes = {"dynamic_img_size": True, "dynamic_img_pad": True, "depth": 3}
+    ours = create_model("osdtw_timm", backbone="vit_tiny_patch16_224", features_only=True, backbone_args=sizes).eval()
+    theirs = timm.create_model("vit_tiny_patch16_224", features_only=True, **sizes).eval()
+    images = torch.randn(1, 3, 70, 100)
+    assert ours(images)[-1].shape[-2:] == theirs(images)[-1].shape[-2:] == (5, 7)

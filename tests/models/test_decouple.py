@@ -121,3 +121,13 @@ def test_any_model_that_can_be_cut_has_a_name():
     network = create_model("osdtw_timm", backbone="regnety_002", num_classes=4, shared_depth=3).eval()
     assert network.model_args()["backbone"] == "regnety_002"
     assert network(torch.zeros(1, 3, 32, 32)).shape == (1, 4)
+
+
+def test_arguments_that_no_config_can_hold_are_named():
+    with pytest.raises(ValueError, match=r"created with act_layer=.*no config\.json can hold"):
+        decouple(timm.create_model("vit_tiny_patch16_224", num_classes=4, depth=2, act_layer=torch.nn.GELU))
+
+
+def test_images_are_cropped_in_their_centre_whatever_the_model_did():
+    model = timm.create_model("convnext_atto", num_classes=4, pretrained_cfg_overlay={"crop_mode": "squash"})
+    assert timm.data.resolve_model_data_config(decouple(model))["crop_mode"] == "center"

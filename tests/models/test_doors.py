@@ -1,6 +1,7 @@
 """Commands end with one sentence and the exit code that shells expect."""
 
 import contextlib
+import io
 import os
 import signal
 import time
@@ -96,3 +97,11 @@ def test_somebody_elses_handler_stays():
         assert seen == [other]
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_letters_that_the_console_lacks_are_spelt_out(monkeypatch):
+    console = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr("sys.stdout", console)
+    assert run_door("prog", lambda _: print("\u4e2d.png"), []) == 0
+    console.flush()
+    assert console.buffer.getvalue().strip() == b"\\u4e2d.png"

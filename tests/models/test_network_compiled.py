@@ -78,3 +78,18 @@ def test_channels_last_changes_nothing(network, images):
 
 def test_on_the_meta_device_shapes_are_known(network, images):
     assert copy.deepcopy(network).to("meta")(images.to("meta")).shape == network(images).shape
+
+
+@pytest.mark.filterwarnings("ignore")  # see above
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("osdtw_resnet14", {"drop_rate": 0.5}),
+        ("osdtw_timm", {"backbone": "regnetx_002"}),
+        ("osdtw_timm", {"backbone": "mobilenetv2_050", "drop_path_rate": 0.5}),
+    ],
+)
+def test_a_script_made_before_eval_evaluates_after_it(name, arguments, images):
+    network = create_model(name, num_classes=6, **arguments)
+    scripted = torch.jit.script(network)
+    torch.testing.assert_close(scripted.eval()(images), network.eval()(images))

@@ -133,3 +133,30 @@ def test_missing_files_and_empty_folders_are_named(tmp_path):
         image_files([tmp_path / "none.png"])
     with pytest.raises(FileNotFoundError, match="No image in"):
         image_files([tmp_path])
+
+
+def test_none_is_as_probable_as_the_task_said_in_training(model, files):
+    offsets = [[4.0, 1.0, 2.0], [0.5, -1.0, 3.0, 0.2]]
+    other = create_model("osdtw_resnet14", num_classes=5, task_classes=TASKS, logit_offsets=offsets).eval()
+    other.load_state_dict(model.state_dict())
+    other.pretrained_cfg = model.pretrained_cfg
+    (found,) = Predictor(TorchClassifier(other))(files[0])
+    classifier = TorchClassifier(model)
+    logits = classifier.outputs(np.array(Image.open(files[0]))[None])[1:]
+    posterior = [torch.softmax(torch.tensor(z[0]) + torch.tensor(m), 0) for z, m in zip(logits, offsets, strict=True)]
+    assert found.none == pytest.approx([float(q[-1]) for q in posterior], abs=1e-5)
+
+
+def test_a_network_in_half_precision_classifies(model, files):
+    expected = Predictor(TorchClassifier(model))(files)
+    found = Predictor(TorchClassifier(model.bfloat16()))(files)
+    for one, two in zip(found, expected, strict=True):
+        assert sum(one.probabilities) == pytest.approx(1, abs=1e-5)
+        assert dict(zip(one.labels, one.probabilities, strict=True)) == pytest.approx(
+            dict(zip(two.labels, two.probabilities, strict=True)), abs=0.05
+        )
+
+
+def test_a_folder_called_like_an_image_is_looked_through(files, tmp_path):
+    (tmp_path / "album.jpg").mkdir()
+    assert image_files([tmp_path]) == files

@@ -55,8 +55,9 @@ def test_balanced_training_and_weights_need_no_file():
     "text", ["[1, 2.5, 0]", "1\n2.5\n0\n", "label,weight\ncat,0\nant,1\nbee,2.5\n", "bee,2.5\ncat,0\nant,1"]
 )
 def test_a_file_may_be_a_list_lines_or_labels_in_any_order(tmp_path, text):
-    (tmp_path / "prior").write_text(text)
-    assert resolve_prior(str(tmp_path / "prior"), None, NAMES) == [1, 2.5, 0]
+    for encoding in ("utf-8", "utf-8-sig"):  # spreadsheets on Windows put a mark in front
+        (tmp_path / "prior").write_text(text, encoding=encoding)
+        assert resolve_prior(str(tmp_path / "prior"), None, NAMES) == [1, 2.5, 0]
 
 
 @pytest.mark.parametrize(

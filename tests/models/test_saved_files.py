@@ -48,6 +48,14 @@ def test_a_config_cannot_steer_timms_factory_not_even_through_the_backbone(run, 
     assert f"asks timm's factory for '{word}'" in said
 
 
+@pytest.mark.parametrize("word", ["fixed", "named", "levels", "timm_name", "backbone_pretrained", "kernel_size"])
+def test_a_config_says_nothing_but_arguments_of_networks(run, tmp_path, word):
+    (tmp_path / "evil.pth").write_bytes(pickle.dumps(Trap()))
+    overlay = {"pretrained": True, "pretrained_cfg_overlay": {"file": str(tmp_path / "evil.pth")}}
+    said = refusal(run, architecture="osdtw_resnet18", model_args={word: overlay, "widths": None})
+    assert f"has the argument '{word}', which OSDTW networks do not have" in said
+
+
 @pytest.mark.parametrize("name", ["hf-hub:org/evil", "local-dir:evil", "no_such", 7])
 def test_a_config_names_backbones_that_timm_knows_and_no_others(run, name):
     assert "which timm does not know" in refusal(run, architecture="osdtw_timm", model_args={"backbone": name})
@@ -101,6 +109,7 @@ def test_more_blocks_than_tensors_are_refused_before_they_are_built(run):
         ("crop_pct", "1"),
         ("crop_pct", 1e-9),
         ("interpolation", 3),
+        ("crop_mode", "squash"),
     ],
 )
 def test_images_that_no_network_takes_are_refused(run, field, value):

@@ -215,3 +215,11 @@ def test_an_evaluation_says_what_it_left_out(folder, tmp_path, capsys):
     assert "1 broken images are left out: cat" in said.err
     assert evaluate([*words, "--broken", "error"]) == 2
     assert "Cannot read 1 of 12 images" in capsys.readouterr().err
+
+
+def test_a_list_on_another_drive_than_its_images(monkeypatch):
+    def on_windows(path, start):
+        raise ValueError(f"path is on mount {path}, start on mount {start}")
+
+    monkeypatch.setattr(os.path, "relpath", on_windows)
+    assert soundness._name("images/a.jpg", "lists/train.csv") == os.path.abspath("images/a.jpg")

@@ -145,3 +145,8 @@ class TestRelease:
 def test_timms_models_have_widths_of_their_own():
     with pytest.raises(ValueError, match="osdtw_resnet18 is one of timm's models, whose widths are fixed"):
         create_model("osdtw_resnet18", widths=(64, 96, 128))
+
+
+def test_tasks_may_come_as_arrays():
+    tasks = np.array([[0, 2], [1, 3]])
+    assert create_model("osdtw_resnet14", task_classes=tasks).partition.tasks == ((0, 2), (1, 3))
