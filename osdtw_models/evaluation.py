@@ -70,6 +70,8 @@ def predict_images(model: OsdtwNet, images: Tensor | LazyImages, batch_size: int
     Returns:
         Logits, shape (N, C), float32.
     """
+    if not len(images):  # a process's share of a few
+        return torch.zeros(0, model.num_classes)
     mean, std = model.pretrained_cfg["mean"], model.pretrained_cfg["std"]
     model = model.to(memory_format=torch.channels_last)
     return torch.cat([model(normalise(batch, mean, std)) for batch in images.split(batch_size)])

@@ -102,7 +102,8 @@ def open_session(
         way_out = "write it again with osdtw-export --onnx"
         if names != [CPU]:
             way_out = f"ask for {CPU} to see whether it is the file or {names[0]}"
-        raise ValueError(f"ONNX Runtime cannot open {path} ({str(error).splitlines()[0]}); {way_out}.") from error
+        said = (str(error) or type(error).__name__).splitlines()[0]
+        raise ValueError(f"ONNX Runtime cannot open {path} ({said}); {way_out}.") from error
     lost = [name for name in names if name not in session.get_providers()]
     if lost:
         why = BOTH if both_installed() else "check the GPU's driver and libraries"

@@ -151,7 +151,8 @@ class OnnxClassifier:
         try:
             found = self._bound.run(filled, names) if self._bound else self._session.run(names, {INPUT: images})
         except Exception as error:  # each of ONNX Runtime's errors is its own child of Exception
-            raise ValueError(f"ONNX Runtime cannot run {self.path} ({str(error).splitlines()[0]}).") from error
+            said = (str(error) or type(error).__name__).splitlines()[0]
+            raise ValueError(f"ONNX Runtime cannot run {self.path} ({said}).") from error
         return [output[: len(images)] for output in found]
 
     @property

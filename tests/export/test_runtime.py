@@ -253,3 +253,18 @@ def test_a_fixed_batch_asks_for_cuda_graphs_and_fp16_for_tensorrts(monkeypatch):
     assert options["trt_engine_cache_path"] == "/a/m.tensorrt/k"  # engines of other weights lie elsewhere
     assert (options["trt_fp16_enable"], options["trt_cuda_graph_enable"]) == ("1", "0")
     assert providers.provider_options(providers.CPU, "m.onnx", "k", True, True) == {}
+
+
+def test_an_error_without_words_is_still_a_sentence(exported, monkeypatch):
+    class Odd(Exception):
+        pass
+
+    class Broken:
+        def run(self, names, images):
+            raise Odd
+
+    classifier = OnnxClassifier(exported.file.path)
+    monkeypatch.setattr(classifier, "_bound", None)
+    monkeypatch.setattr(classifier, "_session", Broken())
+    with pytest.raises(ValueError, match=r"cannot run .* \(Odd\)"):
+        classifier.probabilities(np.zeros((1, *classifier.input_size[1:], 3), np.uint8))

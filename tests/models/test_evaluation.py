@@ -119,3 +119,8 @@ def test_raw_images_are_normalised_as_the_config_says():
         found = predict_images(model, images, batch_size)
         torch.testing.assert_close(found, model(normalised), rtol=1e-4, atol=1e-4)
     assert not found.requires_grad
+
+
+def test_no_images_have_no_logits():
+    model = create_model("osdtw_resnet14", num_classes=5).eval()
+    assert predict_images(model, torch.zeros(0, 3, 32, 32, dtype=torch.uint8)).shape == (0, 5)

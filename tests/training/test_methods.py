@@ -47,6 +47,12 @@ def test_focal_loss_weighs_by_what_is_missing():
     assert float(focal_loss(LOGITS, LABELS, 0.0).mean()) == pytest.approx((math.log(4) + math.log(1.25)) / 2, rel=1e-5)
 
 
+def test_focal_loss_of_a_sure_answer_has_a_gradient():
+    logits = torch.tensor([[120.0, 0.0]], requires_grad=True)
+    focal_loss(logits, torch.tensor([0]), 0.5).sum().backward()
+    assert logits.grad.isfinite().all()
+
+
 def test_effective_numbers_of_one_and_two_images():
     # beta = 1/2: effective numbers 1 and 1 + 1/2, so weights in the ratio 3 : 2 with mean 1.
     assert effective_weights([1, 2], 0.5).tolist() == pytest.approx([1.2, 0.8])

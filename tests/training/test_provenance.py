@@ -1,15 +1,8 @@
 """The commit of a run: of the checkout that the code lies in, and of no other."""
 
 import subprocess
-from pathlib import Path
 
-import pytest
-import torch
-
-from osdtw_training.checks import check
-from osdtw_training.data import load_data
-from osdtw_training.inventory import announce
-from osdtw_training.provenance import commit, has_bfloat16
+from osdtw_training.provenance import commit
 
 
 def git(folder, *words):
@@ -51,29 +44,3 @@ def test_outside_a_checkout_there_is_none(tmp_path, monkeypatch):
     assert commit(tmp_path) is None
     monkeypatch.setenv("PATH", "")
     assert commit(tmp_path) is None
-
-
-def test_knows_bfloat16_as_linux_does():
-    cpuinfo = Path("/proc/cpuinfo")
-    told = getattr(torch.cpu, "get_capabilities", dict)()
-    if told.get("architecture") != "x86_64" or not cpuinfo.is_file():
-        pytest.skip("needs Linux on an x86 processor, and a torch that tells what the processor has")
-    flags = next(line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")).split()
-    assert has_bfloat16() == bool({"avx512_bf16", "amx_bf16"} & set(flags))
-
-
-@pytest.mark.parametrize(
-    ("amp", "has", "said"),
-    [
-        ("bfloat16", {"avx512_bf16": False, "avx2": True}, True),
-        ("bfloat16", {"avx512_bf16": True}, False),
-        ("bfloat16", {}, False),  # torch cannot tell
-        ("none", {"avx512_bf16": False, "avx2": True}, False),
-    ],
-)
-def test_says_when_half_precision_is_slower(tiny, capsys, monkeypatch, amp, has, said):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: has, raising=False)
-    recipe = tiny(amp=amp)
-    data = load_data(recipe)
-    announce(recipe, data, check(recipe, data))
-    assert ("--amp none is faster here" in capsys.readouterr().out) == said

@@ -64,6 +64,7 @@ def test_fields_and_tables_are_read(read):
         ("threads = -1", "threads is -1"),
         ("[refit]\ndistill = 1.5", "refit.distill is 1.5"),
         ("[train]\nrise_epochs = -2.0", "rise_epochs -2.0; none may be negative"),
+        ("[train]\nfinal_lr = -0.1", "final_lr -0.1 and rise_epochs 0.0; none may be negative"),
         ("[peer]\nbeta = 1.0", "peer.beta is 1.0"),
         ("[peer]\nmixup = 0.0", "peer.mixup is 0.0; it must be above 0"),
         ("[peer]\nreject = -1", "peer.reject is -1; it must be at least 0"),

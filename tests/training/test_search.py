@@ -148,3 +148,8 @@ def test_of_plans_that_are_as_good_the_middle_is_taken(proxies, scatter, alike, 
     assert plan.near.any(1).nonzero().flatten().tolist()[0] == alike[0]
     fixed = search(statistics(), points=5, shared_depth=4)
     assert (fixed.shared_depth, fixed.alike) == (4, (4, 4))
+
+
+@pytest.mark.parametrize("tasks", [3, 4, 5, 6])
+def test_equal_weights_are_among_those_of_more_tasks(tasks):
+    assert [1 / tasks] * tasks in weight_grid(tasks, 101).tolist()

@@ -13,9 +13,9 @@ from osdtw_models.tables import write_table
 from osdtw_training import distributed
 from osdtw_training.class_weights import class_weights
 from osdtw_training.data import LongTailedData
-from osdtw_training.provenance import has_bfloat16
 from osdtw_training.recipe import Recipe
 from osdtw_training.runs import Run
+from osdtw_training.steps import has_bfloat16
 
 BROKEN_FILE = "broken_images.csv"
 

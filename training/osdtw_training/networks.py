@@ -10,6 +10,7 @@ import torch
 from timm import create_model
 
 from osdtw_models.checkpoint import convert_checkpoint
+from osdtw_models.doors import first_line
 from osdtw_models.network import OsdtwNet
 from osdtw_models.partition import ClassPartition
 from osdtw_training.batch_norm import global_batch_norm
@@ -89,7 +90,7 @@ def new_network(
     try:
         return model.to(recipe.device).to(memory_format=torch.channels_last)
     except (RuntimeError, AssertionError) as error:  # torch's answers to a device that is missing or unknown
-        raise ValueError(f"device {recipe.device!r} cannot be used ({str(error).splitlines()[0]}).") from error
+        raise ValueError(f"device {recipe.device!r} cannot be used ({first_line(error)}).") from error
 
 
 def at_depth(network: OsdtwNet, recipe: Recipe, shared_depth: int) -> OsdtwNet:

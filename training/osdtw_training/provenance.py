@@ -5,12 +5,9 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from osdtw_training.distributed import processes
 from osdtw_training.recipe import Recipe
@@ -47,12 +44,6 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def has_bfloat16() -> bool:
-    """Whether this machine's processor has bfloat16 instructions; others emulate them. True where torch cannot tell."""
-    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch
-    return not known or any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
 def commit(folder: Path) -> str | None:

@@ -118,10 +118,10 @@ def _check_optimisation(recipe: RecipeFields) -> None:
         )
     stages = {"train": recipe.train, "warmup": recipe.warmup, "tasks": recipe.tasks, "joint": recipe.joint}
     for name, stage in {**stages, "refit": recipe.refit}.items():
-        if min(stage.epochs, stage.lr, stage.rise_epochs) < 0:
+        if min(stage.epochs, stage.lr, stage.final_lr, stage.rise_epochs) < 0:
             raise ValueError(
-                f"{name} has epochs {stage.epochs}, lr {stage.lr} and rise_epochs {stage.rise_epochs}; none may be "
-                "negative."
+                f"{name} has epochs {stage.epochs}, lr {stage.lr}, final_lr {stage.final_lr} and rise_epochs "
+                f"{stage.rise_epochs}; none may be negative."
             )
         if stage.anneal_epochs is not None and stage.anneal_epochs < stage.epochs:
             raise ValueError(f"{name} has epochs {stage.epochs} but anneal_epochs {stage.anneal_epochs}; raise it.")

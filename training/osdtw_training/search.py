@@ -144,7 +144,8 @@ def weight_grid(num_tasks: int, points: int) -> Tensor:
 
     Returns:
         Shape (G, K), rows sum to 1. Two tasks: G = ``points``, evenly spaced in log-odds from 0.05 to 0.95. One
-        task: the weight 1. More: the inner points of the finest simplex lattice with at most ``points`` of them.
+        task: the weight 1. More: the inner points of the finest simplex lattice with at most ``points`` of them whose
+        steps are a multiple of K: equal weights are among them, and all there is where points are too few.
     """
     if num_tasks == 1:
         return torch.ones(1, 1, dtype=torch.float64)
@@ -153,8 +154,8 @@ def weight_grid(num_tasks: int, points: int) -> Tensor:
         second = torch.linspace(float(ends[0]), float(ends[1]), points, dtype=torch.float64).sigmoid()
         return torch.stack([1 - second, second], 1)
     steps = num_tasks
-    while len(_lattice(num_tasks, steps + 1)) <= points:
-        steps += 1
+    while len(_lattice(num_tasks, steps + num_tasks)) <= points:
+        steps += num_tasks
     return torch.tensor(_lattice(num_tasks, steps), dtype=torch.float64) / steps
 
 

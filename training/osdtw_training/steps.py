@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -114,6 +114,12 @@ def autocast(recipe: Recipe) -> AbstractContextManager[object]:
     kind = torch.device(recipe.device).type
     dtype = torch.float16 if recipe.amp == "float16" else torch.bfloat16
     return torch.autocast(kind, dtype=dtype, enabled=recipe.amp != "none")
+
+
+def has_bfloat16() -> bool:
+    """Whether this machine's processor has bfloat16 instructions; others emulate them. True where torch cannot tell."""
+    known: Mapping[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch
+    return not known or any(known.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
 
 
 @contextmanager

@@ -58,7 +58,7 @@ def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     """Features by cross-entropy over ``[train]``, then one classifier per group over ``[refit]``."""
     plain = train_cross_entropy(recipe, data, run)
     partition, draws = groups(data.counts), Draws(recipe)
-    network = new_network(recipe, partition, shared_depth=-1)
+    network = new_network(recipe, partition, shared_depth=-1, fusion="raw")
     blocks = {key: value for key, value in plain.state_dict().items() if ".block" in key}
     network.load_state_dict({_shared(key): value for key, value in blocks.items()}, strict=False)
     batches = data.train_batches(recipe)

@@ -77,7 +77,7 @@ def train_tau_norm(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
     weights = image_weights(network, labels)
     right = []
     for power in POWERS:
-        found = F.linear(features, tau_normalised(classifier.weight, float(power))).argmax(1) == labels
+        found = F.linear(features, tau_normalised(classifier.weight.cpu(), float(power))).argmax(1) == labels
         right.append(float((weights * found).sum()))
     best = float(POWERS[max(range(len(POWERS)), key=right.__getitem__)])
     with torch.no_grad():
@@ -174,5 +174,5 @@ def second_stage(
 def _features(network: OsdtwNet, batches: Batches) -> tuple[Tensor, Tensor]:
     """Pooled features of all images as they are, and their labels."""
     network.eval()
-    parts = [(pooled(network, images).float(), labels) for images, labels in batches.plain()]
+    parts = [(pooled(network, images).float().cpu(), labels.cpu()) for images, labels in batches.plain()]
     return torch.cat([features for features, _ in parts]), torch.cat([labels for _, labels in parts])

@@ -27,7 +27,7 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
         Shape (B,), in nats.
     """
     losses = F.cross_entropy(logits, labels, reduction="none")
-    return (1 - torch.exp(-losses)) ** gamma * losses
+    return (1 - torch.exp(-losses)).clamp(min=1e-12) ** gamma * losses
 
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
