@@ -30,6 +30,8 @@ def assert_agrees(model, path, batches=(1, 5, 16)):
         images = torch.randn(batch, *classifier.input_size)
         with torch.inference_mode():
             logits, task_logits = model(images), model.forward_tasks(images)
+        if model.logit_offsets:  # a task's posterior in training is the softmax of z + log m
+            task_logits = [z + m for z, m in zip(task_logits, model.logit_offsets, strict=True)]
         found = [classifier.logits(images.numpy()), *classifier.task_logits(images.numpy())]
         for ours, theirs in zip([logits, *task_logits], found, strict=True):
             np.testing.assert_allclose(theirs, ours.numpy(), rtol=0, atol=1e-4 * max(1, ours.abs().max().item()))
