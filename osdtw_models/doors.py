@@ -54,7 +54,8 @@ def run_door(prog: str, act: Callable[[list[str]], None], argv: Sequence[str] | 
         FloatingPointError: Likewise.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if isinstance(sys.stdout, io.TextIOWrapper):  # an old console's code page lacks letters that file names have
+    # An old console's code page lacks letters that file names have; other ways than to fail are left as they are.
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with _stoppable():

@@ -59,7 +59,7 @@ class FusedTasks(nn.Module):
             Logits whose softmax is each task's posterior, "none" included, as it is in training (theory.md Prop 8).
         """
         closed, offsets = self.close(self._scaled(outputs)), self.logit_offsets
-        if offsets is None:
+        if offsets is None or self.partition.open_none:  # an open "none" is fused without them
             return closed
         return [logits + own.to(logits.dtype) for logits, own in zip(closed, offsets, strict=True)]
 

@@ -254,7 +254,8 @@ class OsdtwNet(FeatureLevels, FusedTasks, TimmProtocol):
         self.global_pool = pool
         self.num_classes = num_classes
         self.class_counts = None
-        for decoder, outputs in zip(self.branches, self.partition.output_sizes, strict=bool(len(self.decoders))):
+        for k, decoder in enumerate(self.branches):
+            outputs = self.partition.output_sizes[k]
             decoder.classifier = nn.Identity()
             if num_classes:
                 place: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}

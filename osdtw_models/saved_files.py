@@ -34,7 +34,7 @@ FACTORY = {
     if parameter.kind is not parameter.VAR_KEYWORD
 } | {"features_only", "pruned", "device", "dtype"}
 # What a saved network may ask of its entry point: the network's own arguments, and those that say what is cut.
-OWN = {"backbone", "backbone_args", "widths", *inspect.signature(OsdtwNet).parameters} - {"device", "dtype"}
+OWN = {"backbone_args", "widths", *inspect.signature(OsdtwNet).parameters} - {"device", "dtype"}
 REPEATED = ("depth", "depths", "layers", "num_layers", "block_args")  # how many blocks a network has
 
 
@@ -84,7 +84,7 @@ def read_config(file: Path) -> dict[str, Any]:
     arguments = _table(config, "model_args", file)
     own = _table(arguments, "backbone_args", file)
     _table(config, "pretrained_cfg", file)
-    foreign = sorted(FACTORY & {*arguments, *own})
+    foreign = sorted(FACTORY & own.keys())
     if foreign:
         raise ValueError(f"{file} asks timm's factory for {foreign[0]!r}, which is no part of a network; take it out.")
     unknown = sorted(arguments.keys() - OWN)

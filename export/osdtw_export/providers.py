@@ -102,8 +102,7 @@ def open_session(
         way_out = "write it again with osdtw-export --onnx"
         if names != [CPU]:
             way_out = f"ask for {CPU} to see whether it is the file or {names[0]}"
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        raise ValueError(f"ONNX Runtime cannot open {path} ({said}); {way_out}.") from error
+        raise ValueError(f"ONNX Runtime cannot open {path} ({reason(error)}); {way_out}.") from error
     lost = [name for name in names if name not in session.get_providers()]
     if lost:
         why = BOTH if both_installed() else "check the GPU's driver and libraries"
@@ -138,3 +137,8 @@ def provider_options(name: str, path: str, key: str, fixed_batch: bool, fp16: bo
             "trt_cuda_graph_enable": str(int(fixed_batch)),
         }
     return {}
+
+
+def reason(error: Exception) -> str:
+    """The first line of what ONNX Runtime says, or the kind of its error. `osdtw_models.doors` would bring PyTorch."""
+    return (str(error) or type(error).__name__).splitlines()[0]

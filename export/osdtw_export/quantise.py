@@ -28,7 +28,7 @@ from osdtw_export.metadata import Metadata
 
 IMAGES = 512
 BATCH = 64
-# The rest stays in float32, above all the fusion of the tasks, but for what it adds.
+# The rest stays in float32: of the fusion of the tasks all but its additions.
 OPERATORS = ["Conv", "Gemm", "MatMul", "Add", "Relu", "MaxPool"]
 
 

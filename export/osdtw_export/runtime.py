@@ -13,7 +13,7 @@ from osdtw_export.binding import BoundSession
 from osdtw_export.guard import check_content
 from osdtw_export.interface import INPUT, check_interface, image_shape, prepared
 from osdtw_export.metadata import Metadata
-from osdtw_export.providers import open_session
+from osdtw_export.providers import open_session, reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -151,8 +151,7 @@ class OnnxClassifier:
         try:
             found = self._bound.run(filled, names) if self._bound else self._session.run(names, {INPUT: images})
         except Exception as error:  # each of ONNX Runtime's errors is its own child of Exception
-            said = (str(error) or type(error).__name__).splitlines()[0]
-            raise ValueError(f"ONNX Runtime cannot run {self.path} ({said}).") from error
+            raise ValueError(f"ONNX Runtime cannot run {self.path} ({reason(error)}).") from error
         return [output[: len(images)] for output in found]
 
     @property

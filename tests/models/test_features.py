@@ -87,11 +87,3 @@ def test_features_only_is_timms(arguments, network, images):
 def test_other_formats_are_refused(network, images):
     with pytest.raises(ValueError, match="choose 'NCHW' or 'NLC'"):
         network.forward_intermediates(images, output_fmt="NHWC")
-
-
-def test_a_network_cut_to_its_encoder_takes_no_classes(network):
-    network.prune_intermediate_layers([0])
-    network.reset_classifier(0)
-    if not len(network.decoders):
-        with pytest.raises(ValueError, match="create it anew"):
-            network.reset_classifier(4, "avg")

@@ -132,3 +132,12 @@ def test_every_stem_is_named_for_timm(build, shared_depth):
     named = net._traits["first_conv"]
     stems = {name for name, module in net.named_modules() if getattr(module, "in_channels", None) == 3}
     assert stems == ({named} if isinstance(named, str) else set(named))
+
+
+def test_a_network_cut_to_its_encoder_takes_no_classes(build):
+    network = build(task_classes=TASKS, shared_depth=7)
+    for _ in range(2):
+        network.prune_intermediate_layers([0])
+    network.reset_classifier(0)
+    with pytest.raises(ValueError, match="create it anew"):
+        network.reset_classifier(4, "avg")

@@ -143,3 +143,15 @@ def test_a_prediction_tells_each_tasks_none():
     ) / (torch.tensor(net.pretrained_cfg["std"])[:, None, None])
     expected = torch.stack([z.softmax(1)[:, -1] for z in net.forward_tasks(floats)], 1)
     torch.testing.assert_close(torch.tensor([each.none for each in found]), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_offsets_change_nothing():
+    arguments = {"task_classes": [[0, 1], [2, 3, 4]], "open_none": True, "fusion": "mean"}
+    plain = create_model("osdtw_resnet14", **arguments).eval()
+    net = create_model("osdtw_resnet14", **arguments, logit_offsets=[[0.5, 1, 2, 3, 4]] * 2).eval()
+    net.load_state_dict(plain.state_dict())
+    outputs = plain.forward_outputs(torch.randn(2, 3, 32, 32))
+    for ours, theirs in zip(
+        [net.fuse(outputs), *net.calibrated(outputs)], [plain.fuse(outputs), *plain.calibrated(outputs)], strict=True
+    ):
+        assert torch.equal(ours, theirs)

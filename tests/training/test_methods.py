@@ -318,6 +318,12 @@ def test_a_short_run_of_each_learns_and_loads_as_a_plain_network(method, tiny, t
     assert result.results["inference_ratio"] == pytest.approx(1, abs=0.01) or network.partition.experts
 
 
+def test_bags_fuses_raw_whatever_the_recipe_says(tiny, tmp_path, no_figures):
+    stages = {"train": Schedule(epochs=1, lr=0.05), "refit": RefitSchedule(epochs=1, lr=0.05)}
+    recipe = dataclasses.replace(tiny(method="bags", fusion="valid", imbalance_factor=10), **stages)
+    assert run_recipe(recipe, tmp_path / "run").network.fusion == "raw"
+
+
 def test_a_two_stage_peer_is_resumed_in_its_second_stage(tiny, tmp_path, no_figures):
     stages = {"train": Schedule(epochs=1, lr=0.05), "refit": RefitSchedule(epochs=2, lr=0.05)}
     recipe = dataclasses.replace(tiny(method="lws"), **stages)

@@ -150,6 +150,8 @@ def test_of_plans_that_are_as_good_the_middle_is_taken(proxies, scatter, alike, 
     assert (fixed.shared_depth, fixed.alike) == (4, (4, 4))
 
 
-@pytest.mark.parametrize("tasks", [3, 4, 5, 6])
-def test_equal_weights_are_among_those_of_more_tasks(tasks):
-    assert [1 / tasks] * tasks in weight_grid(tasks, 101).tolist()
+@pytest.mark.parametrize("tasks", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("points", [1, 2, 3, 50, 101])
+def test_equal_weights_are_in_every_grid(tasks, points):
+    equal = torch.full((tasks,), 1 / tasks, dtype=torch.float64)
+    assert torch.isclose(weight_grid(tasks, points), equal, **EXACT).all(1).any()

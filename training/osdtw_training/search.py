@@ -143,20 +143,22 @@ def weight_grid(num_tasks: int, points: int) -> Tensor:
         points: Wanted number of weightings.
 
     Returns:
-        Shape (G, K), rows sum to 1. Two tasks: G = ``points``, evenly spaced in log-odds from 0.05 to 0.95. One
-        task: the weight 1. More: the inner points of the finest simplex lattice with at most ``points`` of them whose
-        steps are a multiple of K: equal weights are among them, and all there is where points are too few.
+        Shape (G, K), rows sum to 1, equal weights among them: the search falls back to those. Two tasks: evenly spaced
+        in log-odds from 0.05 to 0.95, G = ``points`` or, if that is even, one more. More: the inner points of the
+        finest simplex lattice with which G <= ``points``. One task, or one point: equal weights alone.
     """
-    if num_tasks == 1:
-        return torch.ones(1, 1, dtype=torch.float64)
+    equal = torch.full((1, num_tasks), 1 / num_tasks, dtype=torch.float64)
+    if num_tasks == 1 or points == 1:
+        return equal
     if num_tasks == 2:
         ends = torch.logit(torch.tensor(WEIGHT_RANGE, dtype=torch.float64))
-        second = torch.linspace(float(ends[0]), float(ends[1]), points, dtype=torch.float64).sigmoid()
+        second = torch.linspace(float(ends[0]), float(ends[1]), points | 1, dtype=torch.float64).sigmoid()
         return torch.stack([1 - second, second], 1)
     steps = num_tasks
-    while len(_lattice(num_tasks, steps + num_tasks)) <= points:
-        steps += num_tasks
-    return torch.tensor(_lattice(num_tasks, steps), dtype=torch.float64) / steps
+    while len(_lattice(num_tasks, steps + 1)) < points:  # one is left for equal weights
+        steps += 1
+    lattice = torch.tensor(_lattice(num_tasks, steps), dtype=torch.float64) / steps
+    return lattice if steps % num_tasks == 0 else torch.cat([lattice, equal])
 
 
 def _lattice(parts: int, total: int) -> Sequence[tuple[int, ...]]:

@@ -27,7 +27,8 @@ def focal_loss(logits: Tensor, labels: Tensor, gamma: float) -> Tensor:
         Shape (B,), in nats.
     """
     losses = F.cross_entropy(logits, labels, reduction="none")
-    return (1 - torch.exp(-losses)).clamp(min=1e-12) ** gamma * losses
+    missing = (1 - torch.exp(-losses)).clamp(min=1e-12)  # a power below 1 has no slope at 0
+    return missing**gamma * losses
 
 
 def train(recipe: Recipe, data: LongTailedData, run: Run) -> OsdtwNet:
